@@ -1,0 +1,35 @@
+"""Studies between arrival and result: readiness, assignment, refusal."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from node.domain.instances import ReceivedInstance
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyStudy:
+    """A study that is complete enough to run, and why."""
+
+    study_uid: str
+    generation: str
+    generation_count: int
+    """1, 2, 3 ... for people; the hash is what counts."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided about one model and one series: taken or not, and why."""
+
+    model_name: str
+    model_version: str
+    series_uid: str
+    taken: bool
+    reason: str
+
+
+def generation_of(instances: Iterable[ReceivedInstance]) -> str:
+    """Return the hash of the sorted (SOP Instance UID, data set digest) of the non-derived instances of a study."""
+    rows = sorted(f"{item.sop.sop_instance_uid} {item.data_set_digest}" for item in instances)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

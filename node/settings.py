@@ -1,0 +1,149 @@
+"""The node's settings: one TOML file and HILUM_* environment variables, checked whole before anything starts.
+
+An environment variable wins over the file: HILUM_LISTENER__PORT=11113 sets [listener] port.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_FILE = Path("hilum.toml")
+AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListenerSettings(_Section):
+    """Who may send to this node, and how much at once."""
+
+    ae_title: AeTitle = "HILUM"
+    """Called AE title; associations to another title are rejected."""
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    calling_ae_titles: tuple[AeTitle, ...] = ()
+    """Calling AE titles taken; empty takes any."""
+    max_associations: Annotated[int, Field(ge=1, le=1000)] = 100
+    max_associations_per_peer: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Per network address, open connections included that have not yet asked for an association."""
+    network_timeout_s: Seconds = 60.0
+    """Silence after which an association is aborted."""
+    acse_timeout_s: Seconds = 30.0
+    """A connection must have become an association within this time."""
+    max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 1 << 17
+    max_instance_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
+    unknown_sop_classes: bool = False
+    """Accept storage SOP classes that the standard does not know (private ones)."""
+
+
+class StoreSettings(_Section):
+    """Where instances, results and the index lie."""
+
+    state_directory: Path = Path("state")
+    low_disk_bytes: Annotated[int, Field(ge=0)] = 2 << 30
+    """Below this much free space new associations are rejected transiently."""
+
+
+class CompletionSettings(_Section):
+    """When a study is ready."""
+
+    settle_s: Seconds = 5.0
+    """Quiet time with no open association that carried the study."""
+    hanging_s: Seconds = 60.0
+    """Quiet time with one hanging open."""
+
+    @model_validator(mode="after")
+    def _hanging_not_shorter(self) -> Self:
+        if self.hanging_s < self.settle_s:
+            raise ValueError(f"hanging_s = {self.hanging_s:g} must not be shorter than settle_s = {self.settle_s:g}")
+        return self
+
+
+class InferenceSettings(_Section):
+    """How to reach the inference service."""
+
+    endpoint: str = "127.0.0.1:8500"
+    """"host:port" or "unix:/path"."""
+    start_service: bool = True
+    """`hilum up` starts the service itself on this machine."""
+    deadline_s: Seconds = 600.0
+    max_message_mb: Annotated[int, Field(ge=4, le=2047)] = 1024
+    models_directory: Path | None = None
+    """Bundles `<name>/<version>/`; unset takes the models that ship with Hilum."""
+    models: tuple[str, ...] = ()
+    """Names of the models to run; empty runs all in the directory."""
+
+
+class ProcessingSettings(_Section):
+    """How many studies are worked on at once, and by which name results are signed."""
+
+    concurrency: Annotated[int, Field(ge=1, le=64)] = max(1, (os.cpu_count() or 2) // 2)
+    institution_name: Annotated[str, Field(max_length=64)] = ""
+    device_serial_number: Annotated[str, Field(min_length=1, max_length=64)] = "1"
+    max_volume_mb: Annotated[int, Field(ge=16)] = 2048
+    """A series whose voxels take more is refused; bounds memory per study."""
+
+
+class Destination(_Section):
+    """A PACS that results are sent to."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    ae_title: AeTitle
+    host: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+    calling_ae_title: AeTitle | None = None
+    """Unset: the listener's AE title."""
+    profile: Literal["standard"] = "standard"
+    timeout_s: Seconds = 30.0
+    retry_first_s: Seconds = 5.0
+    """Wait after the first failed attempt; doubles, with jitter, to at most retry_most_s."""
+    retry_most_s: Seconds = 900.0
+    give_up_after_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+
+
+class LogSettings(_Section):
+    """How the log is written."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """All settings of one node; frozen."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="HILUM_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    listener: ListenerSettings = ListenerSettings()
+    store: StoreSettings = StoreSettings()
+    completion: CompletionSettings = CompletionSettings()
+    inference: InferenceSettings = InferenceSettings()
+    processing: ProcessingSettings = ProcessingSettings()
+    log: LogSettings = LogSettings()
+    destinations: tuple[Destination, ...] = ()
+
+    @field_validator("destinations")
+    @classmethod
+    def _names_differ(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        names = [item.name for item in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"destination names must differ; got {names}")
+        return value
+
+    @property
+    def result_digest(self) -> str:
+        """Hex SHA-256 over the settings that change what a result says: part of every result's key."""
+        text = f"{self.processing.institution_name}\n{self.processing.device_serial_number}"
+        return hashlib.sha256(text.encode()).hexdigest()

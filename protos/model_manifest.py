@@ -1,0 +1,318 @@
+"""The model manifest: `model.toml` of a bundle `models/<name>/<version>/`, card and contract in one.
+
+Frozen types with a reader and a writer, and the digest rule: `bundle.sha256` lists the SHA-256 and path of every
+other file of the bundle (`model.toml` included); the bundle's digest is the SHA-256 of that list.
+Codes are plain value, scheme and meaning, so that the tensor side needs no DICOM library.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MANIFEST_FILE = "model.toml"
+DIGEST_LIST_FILE = "bundle.sha256"
+
+Datatype = Literal[
+    "BOOL", "UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "UINT64", "INT64", "FP16", "FP32", "FP64"
+]
+MeasurementKind = Literal["volume", "longest_axial_diameter", "mean", "probability"]
+
+
+class ManifestError(ValueError):
+    """A bundle or its manifest is not what it must be; the message names file, field, value and remedy."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class CodedConcept(_Frozen):
+    """A code of PS3.16: value, coding scheme designator and meaning, e.g. 27925004, SCT, Nodule."""
+
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Range(_Frozen):
+    """A closed interval; `None` leaves a side open."""
+
+    least: float | None = None
+    most: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Tell whether `value` lies in the interval."""
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+    def __str__(self) -> str:
+        """Read as "1 to 3", "at least 1" or "at most 3"."""
+        if self.least is not None and self.most is not None:
+            return f"{self.least:g} to {self.most:g}"
+        if self.least is not None:
+            return f"at least {self.least:g}"
+        return f"at most {self.most:g}" if self.most is not None else "any"
+
+
+class Identity(_Frozen):
+    """Who the algorithm is: it stands in every result (TID 4019, IHE AIR contributing equipment)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]*$")]
+    title: Annotated[str, Field(min_length=1, max_length=64)]
+    manufacturer: Annotated[str, Field(min_length=1, max_length=64)]
+    training_commit: str = ""
+    runtime_minimum: str = ""
+
+
+class Use(_Frozen):
+    """What the model is for, what it is not for, and what is known of its limits."""
+
+    intended_use: str
+    research_use: str
+    limits: tuple[str, ...] = ()
+
+
+class AcceptedInput(_Frozen):
+    """Which series the model takes and how it wants them.
+
+    `axes` names the patient direction in which the slice, row and column index grow, in that order:
+    "SPL" = slices toward the head, rows toward the back, columns toward the patient's left.
+    """
+
+    modalities: Annotated[tuple[str, ...], Field(min_length=1)]
+    body_parts: tuple[str, ...] = ()
+    """BodyPartExamined values taken; empty takes any."""
+    body_part_terms: tuple[str, ...] = ()
+    """Words of Study or Series Description or Protocol Name that state the body part where the attribute is missing."""
+    body_part_missing: Literal["accept", "refuse"] = "refuse"
+    axes: Annotated[str, Field(pattern=r"^[LRAPSI]{3}$")] = "SPL"
+    max_oblique_deg: Annotated[float, Field(ge=0, le=45)] = 20.0
+    slices: Range = Range()
+    rows: Range = Range()
+    columns: Range = Range()
+    slice_spacing_mm: Range = Range()
+    pixel_spacing_mm: Range = Range()
+    refused_image_types: tuple[str, ...] = ("LOCALIZER",)
+    """Any of these values in Image Type (0008,0008) disqualifies a series."""
+    unit: CodedConcept | None = None
+    """UCUM unit of the rescaled values, e.g. [hnsf'U] for CT; None takes any."""
+    patient_age_years: Range = Range()
+    patient_sex: tuple[Literal["F", "M", "O"], ...] = ()
+
+    @model_validator(mode="after")
+    def _axes_span_space(self) -> Self:
+        if sorted("LR" if a in "LR" else "AP" if a in "AP" else "SI" for a in self.axes) != ["AP", "LR", "SI"]:
+            raise ValueError(f"axes {self.axes!r} must name one of L/R, one of A/P and one of S/I, e.g. 'SPL'")
+        return self
+
+
+class Tensor(_Frozen):
+    """One input or output of the signature; -1 stands for a dimension of any size."""
+
+    name: Annotated[str, Field(min_length=1)]
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+class Concept(_Frozen):
+    """What a segment or finding is, coded as PS3.3 C.8.20.4.2 and TID 1410/1411 want it."""
+
+    category: CodedConcept
+    type: CodedConcept
+    site: CodedConcept | None = None
+    color_rgb: tuple[int, int, int] = (255, 0, 0)
+
+
+class ComponentFindings(_Frozen):
+    """Findings by 3-D connected components of a thresholded voxel map.
+
+    `output` is a voxel map on the input grid; voxel * scale is compared with `threshold`. With `within`, components
+    are formed only where that output is non-zero. `instances` gives one segment per component, else one for all.
+    """
+
+    kind: Literal["components"] = "components"
+    output: str
+    scale: float = 1 / 255
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    within: str | None = None
+    connectivity: Literal[6, 18, 26] = 26
+    min_voxels: Annotated[int, Field(ge=1)] = 1
+    min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
+    min_diameter_mm: Annotated[float, Field(ge=0)] = 0.0
+    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_findings: Annotated[int, Field(ge=1, le=1000)] = 50
+    instances: bool = True
+    label: Annotated[str, Field(min_length=1, max_length=48)]
+    concept: Concept
+    measurements: tuple[MeasurementKind, ...] = ("volume", "longest_axial_diameter", "mean", "probability")
+
+
+class ValueRules(_Frozen):
+    """How stored values reach the graph."""
+
+    padding: Literal["send", "ignore"] = "ignore"
+    """"send": Pixel Padding Value travels as input `padding` where the series has one."""
+    monochrome1: Literal["invert", "refuse"] = "refuse"
+
+
+class Memory(_Frozen):
+    """What one request takes at the service beyond its input and output."""
+
+    base_mb: float
+    bytes_per_voxel: float
+
+
+class Figure(_Frozen):
+    """One measured figure with its data set and, where known, a 95 % interval."""
+
+    name: str
+    value: float
+    dataset: str
+    n: int
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class DatasetUse(_Frozen):
+    """A data set that made the model: name, licence, credit, split rule and digest of the split."""
+
+    name: str
+    licence: str
+    credit: str
+    split: str
+    digest: str = ""
+
+
+class Golden(_Frozen):
+    """A synthetic input and its output, kept in the bundle, within a tolerance per device class."""
+
+    file: str
+    tolerance: dict[str, float]
+
+
+class ModelManifest(_Frozen):
+    """The whole of `model.toml`."""
+
+    schema_version: Literal[1]
+    identity: Identity
+    use: Use
+    accepts: AcceptedInput
+    inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
+    findings: Annotated[tuple[ComponentFindings, ...], Field(min_length=1)]
+    memory: Memory
+    licence: str
+    value_rules: ValueRules = ValueRules()
+    calibration: str = "none"
+    operating_point: str = ""
+    figures: tuple[Figure, ...] = ()
+    datasets: tuple[DatasetUse, ...] = ()
+    golden: Golden | None = None
+
+    @model_validator(mode="after")
+    def _findings_name_outputs(self) -> Self:
+        known = {tensor.name for tensor in self.outputs}
+        for finding in self.findings:
+            for name in filter(None, (finding.output, finding.within)):
+                if name not in known:
+                    raise ValueError(f"findings name the output {name!r}; the model has {sorted(known)}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """A bundle directory whose files were checked against `bundle.sha256`."""
+
+    directory: Path
+    manifest: ModelManifest
+    digest: str
+    """Hex SHA-256 of bundle.sha256."""
+
+
+def read_manifest(path: Path) -> ModelManifest:
+    """Read a `model.toml`; raise ManifestError naming the file, the field, the value and what would be right."""
+    try:
+        return ModelManifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error
+    except ValidationError as error:
+        raise ManifestError(f"{path}: {describe_validation(error)}") from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """Say each violation as "key: what is wrong (got value)"."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg']} (got {item['input']!r:.120})"
+        for item in error.errors()
+    )
+
+
+def write_manifest(manifest: ModelManifest, path: Path) -> None:
+    """Write `manifest` as TOML; reading it back gives an equal manifest."""
+    path.write_text(tomli_w.dumps(manifest.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+
+
+def write_digest_list(directory: Path) -> str:
+    """Write `bundle.sha256` for the files of `directory` and return the bundle's digest."""
+    text = "".join(f"{_sha256(directory / name)}  {name}\n" for name in _files(directory))
+    (directory / DIGEST_LIST_FILE).write_text(text, encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_bundle(directory: Path) -> ModelBundle:
+    """Check every file of a bundle against its list and read its manifest.
+
+    Raises ManifestError when a file is missing, changed or not listed, or when the manifest's identity is not
+    the directory's `<name>/<version>`.
+    """
+    listed = _read_digest_list(directory / DIGEST_LIST_FILE)
+    present = set(_files(directory))
+    if present != set(listed):
+        odd = sorted(present ^ set(listed))
+        raise ManifestError(
+            f"{directory}: {', '.join(odd)} stand(s) only in the folder or only in {DIGEST_LIST_FILE}. "
+            f"Remedy: copy the bundle again."
+        )
+    for name, digest in listed.items():
+        if _sha256(directory / name) != digest:
+            raise ManifestError(
+                f"{directory / name}: content is not what {DIGEST_LIST_FILE} lists. Remedy: copy the bundle again."
+            )
+    manifest = read_manifest(directory / MANIFEST_FILE)
+    if (manifest.identity.name, manifest.identity.version) != (directory.parent.name, directory.name):
+        raise ManifestError(
+            f"{directory / MANIFEST_FILE}: identity {manifest.identity.name}/{manifest.identity.version} "
+            f"must equal the folder names {directory.parent.name}/{directory.name}"
+        )
+    return ModelBundle(directory, manifest, _sha256(directory / DIGEST_LIST_FILE))
+
+
+def bundle_directories(models_directory: Path) -> Iterator[Path]:
+    """Yield `<name>/<version>` folders that hold a manifest, in order of name and number."""
+    found = [path.parent for path in models_directory.glob(f"*/*/{MANIFEST_FILE}") if path.parent.name.isdigit()]
+    yield from sorted(found, key=lambda path: (path.parent.name, int(path.name)))
+
+
+def _read_digest_list(path: Path) -> dict[str, str]:
+    try:
+        rows = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {name: digest for digest, name in rows}
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: cannot be read as 'sha256  path' lines: {error}") from error
+
+
+def _files(directory: Path) -> list[str]:
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != DIGEST_LIST_FILE)
+    return sorted(path.relative_to(directory).as_posix() for path in paths)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
