@@ -3,13 +3,19 @@
 An environment variable wins over the file: HILUM_LISTENER__PORT=11113 sets [listener] port.
 """
 
+import difflib
 import hashlib
 import os
+import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from node.errors import SettingsError
 
 DEFAULT_FILE = Path("hilum.toml")
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
@@ -147,3 +153,76 @@ class Settings(BaseSettings):
         """Hex SHA-256 over the settings that change what a result says: part of every result's key."""
         text = f"{self.processing.institution_name}\n{self.processing.device_serial_number}"
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _FileSettings(Settings):
+    """Settings with the environment above the values handed in from the file."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is pydantic-settings')
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic-settings')
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic-settings')
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment first: an operator's override must win over the file."""
+        return env_settings, init_settings
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Read settings from `file` (or ./hilum.toml where it exists) and the environment.
+
+    Raises:
+        SettingsError: the file cannot be read, or a key is unknown, a value of the wrong type or a combination
+            impossible; the message gives the file, the key, the value and what would be right.
+    """
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
+    place = str(path) if path else "environment"
+    _refuse_unknown_variables()
+    try:
+        return _FileSettings(**_read_toml(path))
+    except ValidationError as error:
+        lines = [_sentence(place, item) for item in error.errors()]
+        raise SettingsError("\n".join(lines)) from error
+    except SourceError as error:
+        raise SettingsError(
+            f"environment: {error}: {error.__cause__}. Lists and tables are written as JSON."
+        ) from error
+
+
+def _read_toml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"HILUM_{name}".upper() for name in Settings.model_fields} | {"HILUM_SETTINGS", "HILUM_SHARED_DATA"}
+    for name, field in Settings.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            known |= {f"HILUM_{name}__{key}".upper() for key in section.model_fields}
+    for variable in os.environ:
+        if variable.startswith("HILUM_") and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            raise SettingsError(f"environment: {variable} is not a setting" + (f"; meant {near[0]}?" if near else ""))
+
+
+def _sentence(place: str, item: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "document"
+    if item["type"] == "extra_forbidden":
+        return f"{place}: {key}: unknown key (value {item['input']!r}). Remedy: {_known_keys(item['loc'])}"
+    return f"{place}: {key}: {item['msg']} (value {item['input']!r:.120})"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    section = Settings.model_fields.get(str(location[0])) if len(location) > 1 else None
+    kind = Destination if location[0] == "destinations" else section.annotation if section else Settings
+    keys = list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    near = difflib.get_close_matches(str(location[-1]), keys, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(keys)}"

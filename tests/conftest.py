@@ -1,0 +1,63 @@
+"""Fixtures of the whole suite: real studies where they are at hand, else a skip that says why."""
+
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIRECTORY_MARKS = ("acceptance",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in DIRECTORY_MARKS:
+            if f"/tests/{mark}/" in str(item.path):
+                item.add_marker(mark)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # DCMTK and Orthanc leave Nagle on by default: 40 ms an instance on loopback.
+    os.environ.setdefault("TCP_NODELAY", "1")
+    config.addinivalue_line("markers", "needs_program(name): skipped where the program is not installed")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs_program"):
+        for name in mark.args:
+            if shutil.which(name) is None:
+                pytest.skip(f"{name} is not installed (scripts/system-packages installs it where it may)")
+
+
+@pytest.fixture(scope="session")
+def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give a function from the name of a shared data set to the folder it was unpacked into."""
+    source = Path(os.environ.get("HILUM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    target = tmp_path_factory.mktemp("shared")
+
+    def unpacked(name: str) -> Path:
+        archives = [*source.glob(f"{name}.tar"), *source.glob(f"*/{name}.tar.gz")]
+        if not archives:
+            pytest.skip(f"the data set {name} is not at hand (HILUM_SHARED_DATA names the folder that holds it)")
+        if not (target / name).exists():
+            with tarfile.open(archives[0]) as archive:
+                archive.extractall(target, filter="data")
+        return target / name
+
+    return unpacked
+
+
+@pytest.fixture(scope="session")
+def shared_file() -> Callable[[str], Path]:
+    """Give a function from a path inside the shared data folder to that file."""
+    source = Path(os.environ.get("HILUM_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+    def found(relative: str) -> Path:
+        if not (source / relative).is_file():
+            pytest.skip(f"{relative} is not at hand (HILUM_SHARED_DATA names the folder that holds it)")
+        return source / relative
+
+    return found
