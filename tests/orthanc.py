@@ -53,6 +53,7 @@ class Orthanc:
     def settings(self) -> dict[str, Any]:
         lua = self.directory / "forward.lua"
         lua.write_text(AUTO_FORWARD)
+        node = {"AET": self.node_ae_title, "Host": "127.0.0.1", "Port": self.node_port}
         return {
             "Name": self.ae_title,
             "StorageDirectory": str(self.directory / "db"),
@@ -67,7 +68,7 @@ class Orthanc:
             "DicomPort": self.dicom_port,
             "DicomCheckCalledAet": True,
             "DicomAlwaysAllowStore": True,
-            "DicomModalities": {"node": {"AET": self.node_ae_title, "Host": "127.0.0.1", "Port": self.node_port}},
+            "DicomModalities": {"node": node} if self.node_port else {},
             "StableAge": 1,
             "SyncStorageArea": False,
             "UnknownSopClassAccepted": True,
@@ -99,6 +100,8 @@ class Orthanc:
         self.stop()
 
     def answers(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise AssertionError((self.directory / "orthanc.log").read_text()[-2000:])
         try:
             self.get("/system")
         except (URLError, ConnectionError, TimeoutError):
@@ -109,7 +112,7 @@ class Orthanc:
         return json.loads(self.get_bytes(path))
 
     def get_bytes(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:  # noqa: S310 (loopback)
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=30) as answer:
             return bytes(answer.read())
 
     def instances(self, modality: str | None = None) -> list[str]:
