@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ListenerSettings(_Section):
@@ -33,10 +33,13 @@ class ListenerSettings(_Section):
     ae_title: AeTitle = "HILUM"
     """Called AE title; associations to another title are rejected."""
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 is every interface. Loopback until you say otherwise."""
     port: Port = 11112
+    """TCP port; 0 lets the system choose one (printed at start)."""
     calling_ae_titles: tuple[AeTitle, ...] = ()
     """Calling AE titles taken; empty takes any."""
     max_associations: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Open associations in all; more are rejected transiently (PS3.8 9.3.4: result 2, source 3, reason 2)."""
     max_associations_per_peer: Annotated[int, Field(ge=1, le=1000)] = 50
     """Per network address, open connections included that have not yet asked for an association."""
     network_timeout_s: Seconds = 60.0
@@ -44,7 +47,9 @@ class ListenerSettings(_Section):
     acse_timeout_s: Seconds = 30.0
     """A connection must have become an association within this time."""
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 1 << 17
+    """Maximum Length Received that is offered to the peer (PS3.8 D.1)."""
     max_instance_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
+    """A larger instance is refused while it arrives."""
     unknown_sop_classes: bool = False
     """Accept storage SOP classes that the standard does not know (private ones)."""
 
@@ -53,6 +58,7 @@ class StoreSettings(_Section):
     """Where instances, results and the index lie."""
 
     state_directory: Path = Path("state")
+    """Instances, outbox, index and workflow; one running node per directory."""
     low_disk_bytes: Annotated[int, Field(ge=0)] = 2 << 30
     """Below this much free space new associations are rejected transiently."""
 
@@ -81,6 +87,7 @@ class InferenceSettings(_Section):
     """`hilum up` starts the service itself on this machine."""
     deadline_s: Seconds = 600.0
     max_message_mb: Annotated[int, Field(ge=4, le=2047)] = 1024
+    """Largest gRPC message in either direction; a volume and its maps must fit."""
     models_directory: Path | None = None
     """Bundles `<name>/<version>/`; unset takes the models that ship with Hilum."""
     models: tuple[str, ...] = ()
@@ -91,8 +98,11 @@ class ProcessingSettings(_Section):
     """How many studies are worked on at once, and by which name results are signed."""
 
     concurrency: Annotated[int, Field(ge=1, le=64)] = max(1, (os.cpu_count() or 2) // 2)
+    """Studies worked on at the same time."""
     institution_name: Annotated[str, Field(max_length=64)] = ""
+    """Institution Name of the device observer in reports."""
     device_serial_number: Annotated[str, Field(min_length=1, max_length=64)] = "1"
+    """Device Serial Number (0018,1000) of this installation."""
     max_volume_mb: Annotated[int, Field(ge=16)] = 2048
     """A series whose voxels take more is refused; bounds memory per study."""
 
@@ -101,24 +111,34 @@ class Destination(_Section):
     """A PACS that results are sent to."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+    """What `hilum study` and `hilum doctor` call it."""
     ae_title: AeTitle
+    """Called AE title of the PACS."""
     host: str
+    """Its host name or address."""
     port: Annotated[int, Field(ge=1, le=65535)]
+    """Its DICOM port."""
     calling_ae_title: AeTitle | None = None
     """Unset: the listener's AE title."""
     profile: Literal["standard"] = "standard"
+    """Which objects it gets: `standard` is a binary SEG and a located TID 1500 SR."""
     timeout_s: Seconds = 30.0
+    """Silence of the PACS after which an attempt ends."""
     retry_first_s: Seconds = 5.0
     """Wait after the first failed attempt; doubles, with jitter, to at most retry_most_s."""
     retry_most_s: Seconds = 900.0
+    """Longest wait between two attempts."""
     give_up_after_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    """After this time an object that never arrived is given up, and said so; `hilum retry` starts again."""
 
 
 class LogSettings(_Section):
     """How the log is written."""
 
     format: Literal["auto", "console", "json"] = "auto"
+    """auto: human on a terminal, JSON lines otherwise."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is written."""
 
 
 class Settings(BaseSettings):
