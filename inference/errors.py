@@ -1,0 +1,89 @@
+"""The service's errors. Each class states its gRPC status; `error_interceptor` is the only place that sends it.
+
+    ServiceError
+    ├── RequestRefused          tensor, dtype, shape, bytes     INVALID_ARGUMENT     final
+    ├── ModelNotFound           no such model or version        NOT_FOUND            final
+    ├── BundleRefused           a bundle failed its checks      FAILED_PRECONDITION  final
+    ├── RequestTooLarge         never fits this machine         FAILED_PRECONDITION  final
+    ├── Busy                    queue or memory taken           RESOURCE_EXHAUSTED   retry
+    ├── ModelNotReady           loading, or shutting down       UNAVAILABLE          retry
+    ├── DeadlinePassed          no time left to answer          DEADLINE_EXCEEDED    retry
+    ├── RequestCancelled        the client is gone              CANCELLED            -
+    └── PredictionFailed        the graph failed, or NaN came   INTERNAL             final
+    ListenError, SettingsRefused   the service does not start
+
+A TensorError of `protos.tensors` raised while a request is read counts as RequestRefused. Messages name the tensor,
+what was expected and what came; never values of a tensor.
+"""
+
+from typing import ClassVar
+
+import grpc
+
+
+class ServiceError(Exception):
+    """Base of the errors that answer a request; `code` is the gRPC status."""
+
+    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.INTERNAL
+
+
+class RequestRefused(ServiceError):
+    """The request is not what the model's manifest says."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class ModelNotFound(ServiceError):
+    """The repository holds no such model or version."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class BundleRefused(ServiceError):
+    """A bundle failed its checks: digest, manifest, graph, signature or golden pair."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class RequestTooLarge(ServiceError):
+    """The request needs more memory than this machine has."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class Busy(ServiceError):
+    """The queue is full, or the memory that the request needs is taken at the moment."""
+
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+class ModelNotReady(ServiceError):
+    """The model is known and not yet warmed, or the service is stopping."""
+
+    code = grpc.StatusCode.UNAVAILABLE
+
+
+class DeadlinePassed(ServiceError):
+    """The client's deadline passed before the answer was there."""
+
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class RequestCancelled(ServiceError):
+    """The client cancelled or went away while the request waited."""
+
+    code = grpc.StatusCode.CANCELLED
+
+
+class PredictionFailed(ServiceError):
+    """The graph failed, or its answer is not what the manifest says (NaN and infinity included)."""
+
+    code = grpc.StatusCode.INTERNAL
+
+
+class SettingsRefused(ValueError):
+    """The command line asks for something that cannot be; the message says what would be right."""
+
+
+class ListenError(OSError):
+    """An address cannot be listened on."""

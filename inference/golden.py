@@ -1,0 +1,65 @@
+"""The golden pair of a bundle: a synthetic input and the output that the exported graph gave for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import BundleRefused
+from protos.model_manifest import ModelBundle, ModelManifest
+from protos.tensors import dtype_of
+
+INPUT_PREFIX, OUTPUT_PREFIX = "input/", "output/"
+_WARM_SLICES, _WARM_SIZE = 2, 64
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenPair:
+    """Named inputs and the outputs that belong to them."""
+
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+
+
+def read_golden(bundle: ModelBundle) -> GoldenPair:
+    """Read the golden pair that the manifest names; raise BundleRefused where it is not there or not whole."""
+    golden, manifest = bundle.manifest.golden, bundle.manifest
+    if golden is None:
+        raise BundleRefused(f"{bundle.directory}: the manifest names no golden pair")
+    try:
+        with np.load(bundle.directory / golden.file, allow_pickle=False) as arrays:
+            return GoldenPair(
+                inputs={tensor.name: arrays[INPUT_PREFIX + tensor.name] for tensor in manifest.inputs},
+                outputs={tensor.name: arrays[OUTPUT_PREFIX + tensor.name] for tensor in manifest.outputs},
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleRefused(f"{bundle.directory / golden.file}: not a golden pair: {error}") from error
+
+
+def golden_difference(expected: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[Any]]) -> float:
+    """Give the greatest relative difference over the outputs: sum |got - expected| / sum |expected|.
+
+    For maps that are zero nearly everywhere this weighs what is marked, as 1 - Dice does; a mean over all voxels
+    would not see a missing finding. Infinite where a shape differs.
+    """
+    return max((_relative(expected[name], got[name]) for name in expected), default=0.0)
+
+
+def _relative(expected: NDArray[Any], got: NDArray[Any]) -> float:
+    if expected.shape != got.shape:
+        return float("inf")
+    reference = expected.astype(np.float64)
+    return float(np.abs(got.astype(np.float64) - reference).sum() / max(np.abs(reference).sum(), 1e-12))
+
+
+def warming_inputs(manifest: ModelManifest) -> dict[str, NDArray[Any]]:
+    """Make ones of a small size: the first dimension of any size becomes 2, the others 64."""
+    return {
+        tensor.name: np.ones(
+            [(_WARM_SIZE if axis else _WARM_SLICES) if size == -1 else size for axis, size in enumerate(tensor.shape)],
+            dtype_of(tensor.datatype),
+        )
+        for tensor in manifest.inputs
+    }

@@ -1,0 +1,122 @@
+"""A frozen SavedModel: parsed, checked, and only then imported.
+
+`tf.saved_model.load` would run restore and initialiser functions and cannot refuse an op before it does; here
+`saved_model.pb` is parsed as a message, held to the op allow-list over graph and function library and to the
+manifest, and its GraphDef imported. TensorFlow executes nothing of the file before the checks have passed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+
+from inference.errors import BundleRefused
+from inference.graph.allowed_ops import ALLOWED_OPS
+from protos.model_manifest import ModelManifest, Tensor
+from protos.tensors import TensorError, check_tensor, datatype_of
+
+SAVED_MODEL_FILE = "saved_model.pb"
+SERVING = "serving_default"
+SERVE_TAG = "serve"
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenGraph:
+    """A checked graph, not yet imported."""
+
+    graph_def: Any
+    """GraphDef."""
+    inputs: dict[str, str]
+    """Tensor name in the graph of each input, in manifest order."""
+    outputs: dict[str, str]
+
+
+def read_frozen_graph(path: Path, manifest: ModelManifest) -> FrozenGraph:
+    """Parse `saved_model.pb` and hold it to the op allow-list and to the manifest's tensors.
+
+    Raises:
+        BundleRefused: not one frozen MetaGraphDef, a forbidden op, initialisers or assets, or a signature that is
+            not the manifest's; the message names the op, function or tensor.
+    """
+    meta_graph = _meta_graph(path)
+    refuse_foreign_ops(meta_graph.graph_def, path)
+    signature = meta_graph.signature_def[SERVING]
+    return FrozenGraph(
+        graph_def=meta_graph.graph_def,
+        inputs=_matched(manifest.inputs, signature.inputs, f"{path}: input"),
+        outputs=_matched(manifest.outputs, signature.outputs, f"{path}: output"),
+    )
+
+
+def import_graph(graph: FrozenGraph) -> Any:
+    """Import a checked graph as one ConcreteFunction: inputs in manifest order -> dict of outputs."""
+
+    def definition() -> None:
+        tf.graph_util.import_graph_def(graph.graph_def, name="")
+
+    wrapped = tf.compat.v1.wrap_function(definition, [])
+    return wrapped.prune(list(graph.inputs.values()), dict(graph.outputs))
+
+
+def refuse_foreign_ops(graph_def: Any, path: Path) -> None:
+    """Raise BundleRefused naming the first op outside the allow-list, in the graph or any function of its library."""
+    for name in sorted(ALLOWED_OPS.intersection(item.signature.name for item in graph_def.library.function)):
+        raise BundleRefused(f"{path}: a function of the library hides the op {name!r} behind its name")
+    for place, node in _nodes(graph_def):
+        if node.op not in ALLOWED_OPS:
+            raise BundleRefused(
+                f"{path}: {place} holds the op {node.op!r} (node {node.name!r:.80}), which a frozen model may not "
+                f"hold. Remedy: export it with training.export.export_bundle, without variables, files and callbacks."
+            )
+    if graph_def.library.gradient:
+        raise BundleRefused(f"{path}: the function library holds gradient definitions, which a model does not need")
+
+
+def _nodes(graph_def: Any) -> Iterator[tuple[str, Any]]:
+    yield from (("the graph", node) for node in graph_def.node)
+    for function in graph_def.library.function:
+        yield from ((f"function {function.signature.name!r}", node) for node in function.node_def)
+
+
+def _meta_graph(path: Path) -> Any:
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise BundleRefused(f"{path}: cannot be read as a SavedModel: {error}") from error
+    serving = [item for item in saved_model.meta_graphs if SERVE_TAG in item.meta_info_def.tags]
+    if len(serving) != 1 or SERVING not in serving[0].signature_def:
+        raise BundleRefused(f"{path}: must hold one graph tagged {SERVE_TAG!r} with the signature {SERVING!r}")
+    _refuse_initialisers(serving[0], path)
+    return serving[0]
+
+
+def _refuse_initialisers(meta_graph: meta_graph_pb2.MetaGraphDef, path: Path) -> None:
+    parts = {
+        "collections": meta_graph.collection_def,
+        "assets": meta_graph.asset_file_def,
+        "a saver": meta_graph.saver_def.restore_op_name,
+        "an object graph": meta_graph.object_graph_def.nodes,
+    }
+    found = [name for name, part in parts.items() if part]
+    if found:
+        raise BundleRefused(f"{path}: holds {', '.join(found)}; a frozen model has none of them. Remedy: freeze it.")
+
+
+def _matched(declared: Iterable[Tensor], stated: Any, what: str) -> dict[str, str]:
+    expected = {tensor.name: tensor for tensor in declared}
+    if set(expected) != set(stated):
+        raise BundleRefused(f"{what}s: the manifest declares {sorted(expected)}, the signature {sorted(stated)}")
+    for name, tensor in expected.items():
+        datatype = datatype_of(tf.dtypes.as_dtype(stated[name].dtype).as_numpy_dtype, name=name)
+        shape = tf.TensorShape(stated[name].tensor_shape)
+        sizes = [-1 if size is None else size for size in shape] if shape.rank is not None else list(tensor.shape)
+        try:
+            check_tensor(tensor, datatype, sizes)
+        except TensorError as error:
+            raise BundleRefused(f"{what} differs from the manifest: {error}") from error
+    return {name: stated[name].name for name in expected}

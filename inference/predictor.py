@@ -1,0 +1,104 @@
+"""One model version ready to answer: a frozen graph imported as one warmed ConcreteFunction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from inference.errors import BundleRefused, Busy, PredictionFailed
+from inference.golden import golden_difference, read_golden, warming_inputs
+from inference.graph.frozen import SAVED_MODEL_FILE, import_graph, read_frozen_graph
+from protos.model_manifest import ModelBundle, ModelManifest
+from protos.tensors import TensorError, check_finite, check_tensor, datatype_of
+
+Arrays = dict[str, NDArray[Any]]
+DEVICE_CLASS = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def bound_threads(threads: int) -> None:
+    """Bound TensorFlow's threads; must run before the first op. GPU memory grows as needed instead of taking all."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(min(2, threads))
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)  # noqa: FBT003 - TensorFlow's signature
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A callable graph with the manifest that its answers are held to."""
+
+    manifest: ModelManifest
+    function: Any
+
+    def predict(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Run the graph on checked inputs, in manifest order.
+
+        Raises:
+            PredictionFailed: the graph failed, or an output is not what the manifest declares or not finite.
+            Busy: TensorFlow ran out of memory.
+        """
+        try:
+            feeds = [tf.constant(inputs[tensor.name]) for tensor in self.manifest.inputs]
+            answer = self.function(*feeds)
+            outputs: Arrays = {tensor.name: answer[tensor.name].numpy() for tensor in self.manifest.outputs}
+        except tf.errors.ResourceExhaustedError as error:
+            raise Busy(f"{self._name}: TensorFlow ran out of memory; try again when less is running") from error
+        except tf.errors.OpError as error:
+            raise PredictionFailed(f"{self._name}: the graph failed: {_first_line(error)}") from error
+        self._check(outputs)
+        return outputs
+
+    @property
+    def _name(self) -> str:
+        return f"model {self.manifest.identity.name} version {self.manifest.identity.version}"
+
+    def _check(self, outputs: Arrays) -> None:
+        for tensor in self.manifest.outputs:
+            array = outputs[tensor.name]
+            try:
+                check_tensor(tensor, datatype_of(array.dtype), array.shape)
+                check_finite(array, name=tensor.name)
+            except TensorError as error:
+                raise PredictionFailed(f"{self._name}: no result is given out: output {error}") from error
+
+
+def load_predictor(bundle: ModelBundle) -> Predictor:
+    """Check, import and warm a bundle's graph; where it has a golden pair, its answer must be within tolerance.
+
+    Raises:
+        BundleRefused: graph, signature or golden pair are not what they must be.
+    """
+    manifest = bundle.manifest
+    graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, manifest)
+    try:
+        predictor = Predictor(manifest, import_graph(graph))
+    except (ValueError, tf.errors.OpError) as error:
+        raise BundleRefused(f"{bundle.directory}: the graph cannot be imported: {_first_line(error)}") from error
+    _warm(predictor, bundle)
+    return predictor
+
+
+def _warm(predictor: Predictor, bundle: ModelBundle) -> None:
+    golden = bundle.manifest.golden
+    try:
+        if golden is None:
+            predictor.predict(warming_inputs(bundle.manifest))
+            return
+        pair = read_golden(bundle)
+        difference = golden_difference(pair.outputs, predictor.predict(pair.inputs))
+    except PredictionFailed as error:
+        raise BundleRefused(f"{bundle.directory}: the warming run failed: {error}") from error
+    tolerance = golden.tolerance.get(DEVICE_CLASS, np.inf)
+    if difference > tolerance:
+        raise BundleRefused(
+            f"{bundle.directory}: the golden pair differs by {difference:.3g} on this {DEVICE_CLASS}, "
+            f"more than its tolerance {tolerance:g}. Remedy: check the bundle with `hilum models check`."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "message", None) or str(error)
+    return str(text).strip().split("\n", 1)[0][:300]

@@ -1,0 +1,25 @@
+"""Keep TensorFlow's C++ chatter out of the log."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Silence file descriptor 2 while TensorFlow is imported: it writes before its log level is read.
+
+    Python exceptions still pass; only what native code prints in the block is dropped.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,59 @@
+"""What the command line of `python -m inference` says, checked."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.errors import SettingsRefused
+
+BUNDLED_MODELS = Path(__file__).parent / "models"
+DEFAULT_LISTEN = "127.0.0.1:8500"
+MESSAGE_MB_MOST = 2047
+"""A protobuf message holds less than 2 GiB."""
+
+
+def available_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How the service runs; refused when constructed where it cannot be right."""
+
+    models_directory: Path = BUNDLED_MODELS
+    models: tuple[str, ...] = ()
+    """Names to serve; empty serves all of the directory."""
+    listen: tuple[str, ...] = (DEFAULT_LISTEN,)
+    """"host:port" (port 0 takes a free one) or "unix:/path"."""
+    max_message_mb: int = 1024
+    ready_file: Path | None = None
+    parent_pid: int | None = None
+    concurrency: int = 1
+    """Predictions that run at once; TensorFlow's threads are shared by them."""
+    queue: int = 8
+    """Requests that wait beyond those; more are answered RESOURCE_EXHAUSTED at once."""
+    threads: int = available_cores()
+    grace_s: float = 8.0
+    """Time that running requests get after SIGTERM."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be right."""
+        if not self.models_directory.is_dir():
+            raise SettingsRefused(f"--models {self.models_directory}: no such folder. It must hold <name>/<version>/.")
+        if not self.listen:
+            raise SettingsRefused("--listen: at least one address is needed, e.g. 127.0.0.1:8500")
+        for address in self.listen:
+            check_address(address)
+        if not 4 <= self.max_message_mb <= MESSAGE_MB_MOST:
+            raise SettingsRefused(f"--max-message-mb {self.max_message_mb}: must be 4 to {MESSAGE_MB_MOST}")
+
+
+def check_address(address: str) -> None:
+    """Raise SettingsRefused unless `address` is host:port or unix:/absolute/path."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:"):
+        if not address.startswith("unix:/"):
+            raise SettingsRefused(f"--listen {address}: the path must be absolute, e.g. unix:/run/hilum/inference.sock")
+    elif not host or not port.isdigit() or int(port) > 65535:
+        raise SettingsRefused(f"--listen {address}: must be host:port (port 0 to 65535) or unix:/path")
