@@ -15,6 +15,7 @@ from sqlalchemy import Engine, Row, func, select, update
 
 from node.domain.evidence import EvidenceObject, EvidenceSet
 from node.domain.instances import SopReference
+from node.index.engine import writing
 from node.index.history import add_event
 from node.index.rows import as_optional_time, as_row_time, as_time, insert_missing
 from node.index.runs import end_run_with_evidence
@@ -78,7 +79,7 @@ def record_evidence(
         destinations: names of the destinations it is to reach.
         now: time of the recording.
     """
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         insert_missing(connection, evidence_set, [_set_row(evidence, directory)])
         insert_missing(connection, evidence_object, [_object_row(evidence.key, item) for item in evidence.objects])
         rows = [_delivery_row(evidence.key, item, name) for name in destinations for item in evidence.objects]
@@ -117,7 +118,7 @@ def record_attempt(engine: Engine, study_uid: str, attempt: Attempt, *, now: dat
     A delay that says the same as the one before is counted, not told again.
     """
     this = (delivery.c.sop_instance_uid == attempt.sop_instance_uid) & (delivery.c.destination == attempt.destination)
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         said_before = connection.execute(select(delivery.c.last_comment).where(this)).scalar_one_or_none()
         changed = connection.execute(
             update(delivery)
@@ -164,7 +165,7 @@ def undelivered(engine: Engine) -> tuple[Undelivered, ...]:
 def reopen_refused(engine: Engine, study_uid: str) -> int:
     """Make the refused deliveries of a study PENDING again, at once; return how many there were."""
     keys = select(evidence_set.c.evidence_key).where(evidence_set.c.study_uid == study_uid)
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         return connection.execute(
             update(delivery)
             .where(delivery.c.evidence_key.in_(keys), delivery.c.state == "REFUSED")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, select
 
+from node.index.engine import writing
 from node.index.rows import as_optional_time, as_row_time, as_time
 from node.index.tables import (
     delivery,
@@ -130,7 +131,7 @@ class StudyHistory:
 
 def record_event(engine: Engine, study_uid: str, name: str, text: str, *, now: datetime) -> None:
     """Add one entry to a study's diary: `name` as in the log, `text` one sentence without patient data."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         add_event(connection, study_uid, name, text, now=now)
 
 

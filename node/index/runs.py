@@ -13,6 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, Row, delete, exists, func, insert, select, update
 
 from node.domain.study import Verdict
+from node.index.engine import writing
 from node.index.history import add_event
 from node.index.rows import as_row_time, as_time, insert_missing
 from node.index.tables import generation, retry_request, run, verdict
@@ -94,7 +95,7 @@ def plan_runs(engine: Engine, requests: Sequence[RunRequest]) -> None:
         }
         for item in requests
     ]
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         insert_missing(connection, run, rows)
 
 
@@ -128,7 +129,7 @@ def record_verdicts(engine: Engine, run_id: str, verdicts: Sequence[Verdict]) ->
         {"run_id": run_id, "series_uid": item.series_uid, "taken": item.taken, "reason": item.reason}
         for item in verdicts
     ]
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         connection.execute(delete(verdict).where(verdict.c.run_id == run_id))
         if rows:
             connection.execute(insert(verdict), rows)
@@ -136,7 +137,7 @@ def record_verdicts(engine: Engine, run_id: str, verdicts: Sequence[Verdict]) ->
 
 def begin_evidence(engine: Engine, run_id: str) -> int:
     """Mark that make_evidence begins; return how often it began before without ending in order."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         connection.execute(
             update(run)
             .where(run.c.run_id == run_id)
@@ -147,7 +148,7 @@ def begin_evidence(engine: Engine, run_id: str) -> int:
 
 def put_back(engine: Engine, run_id: str, reason: str) -> None:
     """End a begun make_evidence in order without a result: the run waits, and no crash is counted."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         connection.execute(
             update(run)
             .where(run.c.run_id == run_id, run.c.state == "RUNNING")
@@ -157,7 +158,7 @@ def put_back(engine: Engine, run_id: str, reason: str) -> None:
 
 def end_run(engine: Engine, run_id: str, state: RunEnd, reason: str, *, now: datetime) -> None:
     """End a run that yields no evidence, with its reason; a run that has ended stays as it is."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         changed = connection.execute(
             update(run)
             .where(run.c.run_id == run_id, run.c.state.in_(UNFINISHED))
@@ -181,7 +182,7 @@ def end_run_with_evidence(connection: Connection, run_id: str, evidence_key: str
 
 def request_retry(engine: Engine, study_uid: str, *, now: datetime) -> None:
     """Ask the node that owns the index to work on a study again; it picks the row up within seconds."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         connection.execute(insert(retry_request).values(study_uid=study_uid, requested_at=as_row_time(now)))
         add_event(connection, study_uid, "retry_requested", "a person asked for another attempt", now=now)
 
@@ -195,7 +196,7 @@ def open_retry_requests(engine: Engine) -> tuple[tuple[int, str], ...]:
 
 def close_retry_request(engine: Engine, request_id: int, *, now: datetime) -> None:
     """Mark a request as taken."""
-    with engine.begin() as connection:
+    with writing(engine) as connection:
         connection.execute(
             update(retry_request).where(retry_request.c.request_id == request_id).values(taken_at=as_row_time(now))
         )
