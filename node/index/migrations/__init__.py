@@ -1,0 +1,1 @@
+"""Alembic migrations of the index, run by `open_index`; there is no alembic.ini."""

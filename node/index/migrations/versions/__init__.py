@@ -1,0 +1,1 @@
+"""One file, one change of the schema; never edited once released."""
