@@ -72,6 +72,8 @@ class ImageHeader:
     rescale_type: str = ""
     units: str = ""
     """Units (0054,1001) of PET images."""
+    suv_type: str = ""
+    """SUV Type (0054,1006) of PET images; empty means body weight where Units is GML (PS3.3 C.8.9.1)."""
     has_modality_lut: bool = False
     padding: int | None = None
     """Pixel Padding Value (0028,0120) as a stored value."""
