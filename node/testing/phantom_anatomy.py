@@ -33,7 +33,7 @@ def cavity_y(z: float) -> float:
 
 def spine_y(z: float) -> float:
     """Return where the middle of the vertebral bodies lies, front to back: the kyphosis of the chest."""
-    return 62.0 + 8.0 * float(np.cos(z / 90.0))
+    return 51.0 + 8.0 * float(np.cos(z / 90.0))
 
 
 def body_distance(plane: Plane) -> Field:

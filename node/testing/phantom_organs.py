@@ -34,7 +34,7 @@ def build_organs(seed: int) -> Organs:
     airways, blood = [_windpipe()], [_great_vessels()]
     for targets, side in ((right, -1.0), (left, 1.0)):
         hilum = (side * 46.0, 18.0, 4.0 if side < 0 else 0.0)
-        bronchi = grow_tree(TreeRoot(hilum, 5.2, 0.75), _some(generator, targets, 90))
+        bronchi = grow_tree(TreeRoot(hilum, 5.2, 1.15), _some(generator, targets, 90))
         arteries = grow_tree(TreeRoot(hilum, 6.6, 0.5), _some(generator, targets, 1100))
         veins = grow_tree(TreeRoot((side * 36.0, 16.0, -16.0), 6.0, 0.5), _some(generator, targets, 900))
         airways.append(bronchi)
@@ -77,8 +77,8 @@ def _great_vessels() -> Tubes:
     return Tubes.joined(
         [
             Tubes.along([(0, -8, -30), (-10, -18, 5), (-8, -18, 38), (2, -8, 52)], (15, 15.5, 15, 13.5)),
-            Tubes.along([(2, -8, 52), (12, 8, 58), (20, 28, 54), (22, 42, 38)], (13.5, 13, 12.5, 12)),
-            Tubes.along([(22, 42, 38), (21, 44, -40), (12, 42, _LOW)], (12, 11.5, 10.5)),
+            Tubes.along([(2, -8, 52), (12, 8, 58), (20, 28, 54), (25, 38, 38)], (13.5, 13, 12.5, 12)),
+            Tubes.along([(25, 38, 38), (24, 40, -40), (13, 36, _LOW)], (12, 11.5, 10.5)),
             Tubes.along([(16, -32, -12), (18, -22, 16), (22, -4, 24), (48, 14, 14)], (14, 13.5, 12, 7.5)),
             Tubes.along([(18, -18, 18), (0, 0, 14), (-24, 6, 8), (-46, 14, 2)], (11, 10.5, 10, 7)),
             Tubes.along([(-22, -6, -25), (-24, -10, 30), (-20, -8, 80)], (9.5, 9, 8)),
@@ -88,13 +88,13 @@ def _great_vessels() -> Tubes:
             Tubes.along([(12, 6, 58), (14, 8, 96), (18, 10, _HIGH)], (4.5, 4, 3.5)),
             Tubes.along([(18, 24, 56), (22, 22, 96), (38, 14, _HIGH)], (5, 4.5, 4)),
             Tubes.along([(-26, 10, -70), (-24, 0, -40)], (12, 12)),
-            Tubes.along([(-20, 34, _LOW), (-10, 46, 30), (-20, 20, 42)], (3, 3.5, 4)),
+            Tubes.along([(-20, 34, _LOW), (-16, 40, 30), (-20, 20, 42)], (3, 3.5, 4)),
         ]
     )
 
 
 def _gullet() -> Tubes:
-    return Tubes.along([(4, 26, _HIGH), (3, 33, 30), (4, 38, -40), (14, 22, -120)], (6.5, 7, 7.5, 8))
+    return Tubes.along([(4, 26, _HIGH), (3, 31, 30), (4, 36, -40), (14, 22, -120)], (6.5, 7, 7.5, 8))
 
 
 def _lymph_nodes(generator: np.random.Generator) -> Tubes:
@@ -137,13 +137,13 @@ def _small_bones() -> list[Tubes]:
     for side in (-1.0, 1.0):
         found.append(Tubes.along([(side * 14, -42, 96), (side * 60, -46, 112), (side * 130, -6, 136)], (7.5, 6, 6.5)))
         for slant in np.linspace(0, 1, 14):
-            top = (side * (92 + 40 * slant), 92 - 38 * slant, 128.0)
-            low = (side * (100 + 18 * slant), 97 - 22 * slant, 15 + 50 * slant)
+            top = (side * (92 + 40 * slant), 84 - 38 * slant, 128.0)
+            low = (side * (98 + 18 * slant), 80 - 22 * slant, 15 + 50 * slant)
             found.append(Tubes.along([top, low], (2.6 + 2 * slant, 2.2)))
     for number in range(-2, 13):
         z = 118.0 - VERTEBRA_MM * number
         y = spine_y(z)
-        found.append(Tubes.along([(0, y + 32, z - 4), (0, y + 50, z - 20)], (4.2, 3.2)))
+        found.append(Tubes.along([(0, y + 33, z - 4), (0, y + 41, z - 18)], (3.6, 2.8)))
         for side in (-1.0, 1.0):
             found.append(
                 Tubes.along([(side * 14, y + 16, z), (side * 11, y + 26, z - 2), (0, y + 34, z - 5)], (4, 4, 4))

@@ -33,10 +33,11 @@ class Chest:
         texture = self.noise.texture(plane.z, len(plane.x))
         image = _wall(plane, texture)
         _abdomen(image, plane, texture)
-        _mediastinum(image, plane)
+        _mediastinal_fat(image, plane)
         backward = np.clip((plane.y + 60) * np.float32(0.28), 0, 45)[:, None]
         paint(image, lungs, (LUNG + backward + 13 * texture).astype(np.float32), plane.edge)
         self._tubes(image, plane)
+        _heart(image, plane)
         _spine(image, plane, texture)
         labels = np.where(lungs < 0, np.where(plane.x[None, :] < 0, RIGHT_LUNG, LEFT_LUNG), 0).astype(np.uint8)
         for nodule in self.nodules:
@@ -101,17 +102,22 @@ def _abdomen(image: Field, plane: Plane, texture: Field) -> None:
             paint(image, np.maximum(shape, inner), value, plane.edge)
 
 
-def _mediastinum(image: Field, plane: Plane) -> None:
-    """Paint fat between the lungs, and the heart with its chambers in it."""
+def _mediastinal_fat(image: Field, plane: Plane) -> None:
     inside = np.maximum(anatomy.mediastinum_distance(plane), anatomy.cavity_distance(plane))
     if plane.z < -30:
         inside = np.maximum(inside, anatomy.diaphragm_height(plane) - np.float32(plane.z))
     paint(image, inside, FAT + 4, plane.edge)
+
+
+def _heart(image: Field, plane: Plane) -> None:
+    """Paint the heart's muscle and chambers over what runs into it."""
     for ((x, y, z), radii), value in ((anatomy.HEART, 52.0), (anatomy.ATRIUM, BLOOD)):
         section = ellipsoid_section(radii, plane.z - z)
         if section is not None:
-            wall = np.maximum(superellipse(plane, (x, y), section, 2.0), inside)
-            paint(image, wall, value, plane.edge)
+            outline = superellipse(plane, (x, y), section, 2.0)
+            if plane.z < -30:
+                outline = np.maximum(outline, anatomy.diaphragm_height(plane) - np.float32(plane.z))
+            paint(image, outline, value, plane.edge)
     for (x, y, z), radii in (((38.0, -16.0, -56.0), (22.0, 22.0, 34.0)), ((-8.0, -26.0, -48.0), (20.0, 22.0, 36.0))):
         section = ellipsoid_section(radii, plane.z - z)
         if section is not None:
