@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, Select, exists, select
+from sqlalchemy import Connection, Engine, Row, Select, exists, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from node.domain.instances import ReceivedInstance, SopReference
@@ -162,7 +162,12 @@ def _open_study(connection: Connection, study_uid: str, at: datetime) -> None:
     new = insert(study).values(study_uid=study_uid, first_received_at=at, last_received_at=at, decided_generation=None)
     connection.execute(
         new.on_conflict_do_update(
-            index_elements=[study.c.study_uid], set_={"last_received_at": at, "decided_generation": None}
+            index_elements=[study.c.study_uid],
+            set_={
+                "first_received_at": func.min(study.c.first_received_at, new.excluded.first_received_at),
+                "last_received_at": func.max(study.c.last_received_at, new.excluded.last_received_at),
+                "decided_generation": None,
+            },
         )
     )
 

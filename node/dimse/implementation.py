@@ -1,0 +1,4 @@
+"""Who this implementation says it is, in associations and in file meta (PS3.7 D.3.3.2)."""
+
+IMPLEMENTATION_CLASS_UID = "2.25.291303671462352190391823606404212894837"
+IMPLEMENTATION_VERSION_NAME = "HILUM_0"
