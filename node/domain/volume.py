@@ -23,7 +23,7 @@ class Volume:
     study_uid: str
     series_uid: str
     sources: tuple[SopReference, ...]
-    """The instance of each slice, in slice order."""
+    """The instance of each slice, in slice order; empty where a turned volume's slices are no instances."""
     unit: str
     """UCUM code of the rescaled values: "[hnsf'U]", "g/ml{SUVbw}", "Bq/ml", "1" where nothing is stated."""
     padding: int | None = None
@@ -34,7 +34,7 @@ class Volume:
         slices = self.geometry.shape[0]
         if self.voxels.shape != self.geometry.shape:
             raise ValueError(f"voxels {self.voxels.shape} do not fill the geometry {self.geometry.shape}")
-        if not len(self.slope) == len(self.intercept) == len(self.sources) == slices:
+        if not len(self.slope) == len(self.intercept) == slices or len(self.sources) not in (0, slices):
             raise ValueError(
                 f"{slices} slices, but {len(self.slope)} slopes, {len(self.intercept)} intercepts, "
                 f"{len(self.sources)} sources"
