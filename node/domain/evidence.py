@@ -11,6 +11,30 @@ EvidenceKind = Literal["SEG", "SR"]
 
 
 @dataclass(frozen=True, slots=True)
+class Signature:
+    """Who signs a result and when: what stands in every object beside the findings."""
+
+    study_uid: str
+    generation: str
+    decided_at: datetime
+    """The recorded decision time of the run, time-zone aware."""
+    settings_digest: str
+    institution_name: str
+    device_serial_number: str
+    profile: str = "standard"
+
+
+@dataclass(frozen=True, slots=True)
+class PreviousReport:
+    """The SR that a corrected result supersedes (Predecessor Documents Sequence)."""
+
+    sop: SopReference
+    study_uid: str
+    series_uid: str
+    instance_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvidenceObject:
     """One durable file of an evidence set. The file never changes; its digest is checked before each delivery."""
 

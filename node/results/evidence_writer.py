@@ -1,0 +1,77 @@
+"""From a request to a linted, durable, write-once evidence set."""
+
+import time
+from pathlib import Path
+
+import structlog
+from pydicom.dataset import Dataset
+
+from node.domain.evidence import EvidenceKind, EvidenceObject, EvidenceSet
+from node.domain.instances import SopReference
+from node.results.request import EvidenceRequest
+from node.results.segmentation import build_segmentation
+from node.results.source_series import SourceSeries, source_series
+from node.results.structured_report import build_report
+from node.store.outbox import Outbox, file_digest
+
+__all__ = ["EvidenceRequest", "write_evidence", "write_objects"]
+_log = structlog.get_logger()
+
+
+def write_evidence(request: EvidenceRequest, outbox: Outbox) -> EvidenceSet:
+    """Build SEG (where there are findings) and SR, check them, and publish the set; adopt one of the same key.
+
+    Raises:
+        EvidenceRejected: The linter refuses the objects; they lie in quarantine with the reasons.
+        Refusal: The source lacks what a result must refer to.
+        OutOfResources: The set cannot be made durable.
+    """
+    existing = outbox.find(request.key)
+    if existing is not None:
+        return existing
+    started = time.perf_counter()
+    source = source_series(request.volume, request.headers)
+    work = outbox.work_directory()
+    objects = write_objects(request, source, work)
+    evidence = EvidenceSet(
+        key=request.key,
+        directory=work,
+        study_uid=request.signature.study_uid,
+        generation=request.signature.generation,
+        profile=request.signature.profile,
+        objects=objects,
+        made_at=request.signature.decided_at,
+    )
+    published = outbox.adopt_or_publish(work, evidence)
+    _log.info(
+        "evidence_written",
+        evidence_key=request.key,
+        study_uid=request.signature.study_uid,
+        count=len(objects),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    return published
+
+
+def write_objects(request: EvidenceRequest, source: SourceSeries, directory: Path) -> tuple[EvidenceObject, ...]:
+    """Build the objects of a request and write them into a directory; equal requests give equal bytes."""
+    objects: list[EvidenceObject] = []
+    segmentation: SopReference | None = None
+    if request.findings.items:
+        objects.append(_written("SEG", build_segmentation(request, source), directory))
+        segmentation = objects[-1].sop
+    objects.append(_written("SR", build_report(request, source, segmentation), directory))
+    return tuple(objects)
+
+
+def _written(kind: EvidenceKind, dataset: Dataset, directory: Path) -> EvidenceObject:
+    path = directory / f"{kind.lower()}-1.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    return EvidenceObject(
+        kind=kind,
+        sop=SopReference(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)),
+        series_uid=str(dataset.SeriesInstanceUID),
+        transfer_syntax=str(dataset.file_meta.TransferSyntaxUID),
+        file_name=path.name,
+        file_digest=file_digest(path),
+    )

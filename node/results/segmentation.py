@@ -1,0 +1,130 @@
+"""SEG: binary segments on the source grid (PS3.3 A.51), one per finding or one per class."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from highdicom import PixelMeasuresSequence
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import Segmentation as SegmentationImage
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from node.domain.findings import Finding
+from node.domain.volume import Volume
+from node.results import findings_builder, uids
+from node.results.coding import coded
+from node.results.common_attributes import reference_image, sign
+from node.results.profiles import PROFILES, content_description, series_description, series_number
+from node.results.provenance import node_version, segment_algorithm
+from node.results.request import EvidenceRequest
+from node.results.source_series import SourceSeries
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment to be: the findings it holds and how they are tracked."""
+
+    number: int
+    label: str
+    tracking_uid: str
+    findings: tuple[Finding, ...]
+
+
+def segments_of(request: EvidenceRequest) -> tuple[Segment, ...]:
+    """Return one segment per finding, with its tracking UID; or one per class where the manifest says so."""
+    findings, study, model = request.findings, request.signature.study_uid, request.model.name
+    if findings.per_instance:
+        return tuple(
+            Segment(item.ordinal, item.label, uids.tracking_uid(study, model, item.ordinal), (item,))
+            for item in findings.items
+        )
+    classes: dict[tuple[object, ...], list[Finding]] = {}
+    for item in findings.items:
+        classes.setdefault((item.category, item.type, item.site), []).append(item)
+    return tuple(
+        Segment(number, items[0].type.meaning, uids.class_tracking_uid(study, model, number), tuple(items))
+        for number, items in enumerate(classes.values(), start=1)
+    )
+
+
+def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Dataset:
+    """Build the SEG of a request that has findings.
+
+    Only slices with findings become frames; every other frame would be empty. Identifiers, times and equipment are
+    derived from the request, so two builds are equal byte for byte.
+    """
+    segments = segments_of(request)
+    slices = _slices_with(request.findings.items)
+    rule = PROFILES[request.signature.profile].rule("SEG")
+    title = request.manifest.identity.title
+    dataset = SegmentationImage(
+        source_images=[reference_image(source, index) for index in slices],
+        pixel_array=_segment_map(request, segments, slices),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_described(segment, request) for segment in segments],
+        series_instance_uid=uids.series_uid(request.origin, "SEG"),
+        series_number=series_number(request.model.name, rule),
+        sop_instance_uid=uids.sop_instance_uid(request.origin, "SEG", findings_builder.writer_revision),
+        instance_number=request.instance_number,
+        manufacturer=request.manifest.identity.manufacturer,
+        manufacturer_model_name=request.model.name,
+        software_versions=node_version(),
+        device_serial_number=request.signature.device_serial_number,
+        content_label="AI_RESULT",
+        content_description=content_description(title),
+        series_description=series_description(title, rule),
+        pixel_measures=_pixel_measures(request.volume, source),
+        omit_empty_frames=True,
+    )
+    _set_dimension_organization(dataset)
+    sign(dataset, request, source)
+    return dataset
+
+
+def _slices_with(items: Iterable[Finding]) -> list[int]:
+    return sorted({index for item in items for index in range(item.bounds[0].start, item.bounds[0].stop)})
+
+
+def _segment_map(request: EvidenceRequest, segments: tuple[Segment, ...], slices: list[int]) -> NDArray[np.generic]:
+    """Return the segment number of every voxel of the slices that have any."""
+    kind = np.uint16 if len(segments) > np.iinfo(np.uint8).max else np.uint8
+    number_of = np.zeros(len(request.findings.items) + 1, kind)
+    for segment in segments:
+        for item in segment.findings:
+            number_of[item.ordinal] = segment.number
+    return number_of[request.findings.labels[slices]]
+
+
+def _described(segment: Segment, request: EvidenceRequest) -> SegmentDescription:
+    first = segment.findings[0]
+    return SegmentDescription(
+        segment_number=segment.number,
+        segment_label=segment.label,
+        segmented_property_category=coded(first.category),
+        segmented_property_type=coded(first.type),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=segment_algorithm(request),
+        tracking_uid=segment.tracking_uid,
+        tracking_id=segment.label,
+        anatomic_regions=[coded(first.site)] if first.site else None,
+        display_color=CIELabColor.from_rgb(*first.color_rgb),
+    )
+
+
+def _pixel_measures(volume: Volume, source: SourceSeries) -> PixelMeasuresSequence:
+    between, row_mm, column_mm = volume.geometry.spacing
+    thickness = source.first.get("SliceThickness")
+    return PixelMeasuresSequence(
+        pixel_spacing=source.images[0].pixel_spacing or (row_mm, column_mm),
+        slice_thickness=float(thickness) if thickness else between,
+        spacing_between_slices=between,
+    )
+
+
+def _set_dimension_organization(dataset: Dataset) -> None:
+    """Replace the random Dimension Organization UID that highdicom gives."""
+    uid = uids.dimension_organization_uid(dataset.SOPInstanceUID)
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid

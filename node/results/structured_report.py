@@ -1,0 +1,144 @@
+"""SR: located findings as Comprehensive 3D SR by TID 1500, root (126000, DCM, Imaging Measurement Report)."""
+
+from highdicom.sr import (
+    CodeContentItem,
+    Comprehensive3DSR,
+    ContainerContentItem,
+    ContentSequence,
+    LanguageOfContentItemAndDescendants,
+    RelationshipTypeValues,
+    TextContentItem,
+)
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from node.domain.findings import Code
+from node.domain.instances import SopReference
+from node.results import concepts, findings_builder, uids
+from node.results.coding import coded
+from node.results.common_attributes import reference_image, sign
+from node.results.image_library import image_library
+from node.results.measurement_groups import measurement_group
+from node.results.profiles import PROFILES, RESEARCH_USE, series_description, series_number
+from node.results.provenance import device_observer
+from node.results.request import EvidenceRequest
+from node.results.source_series import SourceSeries, recoded
+
+_ENGLISH = Code("en-US", "RFC5646", "English (United States)")
+_CONTAINS = RelationshipTypeValues.CONTAINS
+
+
+def build_report(request: EvidenceRequest, source: SourceSeries, segmentation: SopReference | None) -> Dataset:
+    """Build the SR: every image of the series and the SEG, where there is one, stand in the evidence.
+
+    A report of nothing found has an empty Imaging Measurements container, which viewers want to exist, and no group
+    without coordinates, which would make them lose the document: "absent" stands in Qualitative Evaluations.
+    """
+    rule = PROFILES[request.signature.profile].rule("SR")
+    dataset = Comprehensive3DSR(
+        evidence=[reference_image(source, index) for index in range(len(source.images))],
+        content=_document(request, source),
+        series_instance_uid=uids.series_uid(request.origin, "SR"),
+        series_number=series_number(request.model.name, rule),
+        sop_instance_uid=uids.sop_instance_uid(request.origin, "SR", findings_builder.writer_revision),
+        instance_number=request.instance_number,
+        manufacturer=request.manifest.identity.manufacturer,
+        series_description=series_description(request.manifest.identity.title, rule),
+        is_complete=True,
+        is_final=False,
+    )
+    if segmentation is not None:
+        _add_evidence(dataset, segmentation, uids.series_uid(request.origin, "SEG"))
+    if request.previous is not None:
+        previous = request.previous
+        dataset.PredecessorDocumentsSequence = [_study_reference(previous.study_uid, previous.series_uid, previous.sop)]
+    sign(dataset, request, source)
+    return dataset
+
+
+def _document(request: EvidenceRequest, source: SourceSeries) -> ContainerContentItem:
+    root = ContainerContentItem(coded(concepts.IMAGING_MEASUREMENT_REPORT), template_id="1500")
+    root.ContentSequence = ContentSequence(
+        [
+            *LanguageOfContentItemAndDescendants(coded(_ENGLISH)),
+            *device_observer(request),
+            *_procedures_reported(source),
+            image_library(source),
+            _imaging_measurements(request, source),
+            _qualitative_evaluations(request),
+        ]
+    )
+    return root
+
+
+def _procedures_reported(source: SourceSeries) -> list[CodeContentItem]:
+    """Report the procedure that the study states, else the modality's (CID 100)."""
+    stated = [recoded(item) for item in source.first.get("ProcedureCodeSequence") or [] if item.get("CodeValue")]
+    values = [
+        Code(str(item.CodeValue), str(item.get("CodingSchemeDesignator") or ""), str(item.get("CodeMeaning") or ""))
+        for item in stated
+    ]
+    usable = [value for value in values if value.scheme and value.meaning] or [concepts.procedure_of(source.modality)]
+    return [
+        CodeContentItem(coded(concepts.PROCEDURE_REPORTED), coded(value), RelationshipTypeValues.HAS_CONCEPT_MOD)
+        for value in usable
+    ]
+
+
+def _imaging_measurements(request: EvidenceRequest, source: SourceSeries) -> ContainerContentItem:
+    container = ContainerContentItem(coded(concepts.IMAGING_MEASUREMENTS), relationship_type=_CONTAINS)
+    groups = [group for item in request.findings.items for group in measurement_group(request, source, item)]
+    if groups:
+        container.ContentSequence = ContentSequence(groups)
+    return container
+
+
+def _qualitative_evaluations(request: EvidenceRequest) -> ContainerContentItem:
+    """Say per kind of finding whether it is present or absent, and what a reader must know of the result."""
+    container = ContainerContentItem(coded(concepts.QUALITATIVE_EVALUATIONS), relationship_type=_CONTAINS)
+    container.ContentSequence = ContentSequence(
+        [
+            *(
+                CodeContentItem(coded(kind), coded(concepts.PRESENT if found else concepts.ABSENT), _CONTAINS)
+                for kind, found in _kinds(request).items()
+            ),
+            TextContentItem(coded(concepts.COMMENT), summary(request), _CONTAINS),
+        ]
+    )
+    return container
+
+
+def _kinds(request: EvidenceRequest) -> dict[Code, bool]:
+    found = {item.type for item in request.findings.items}
+    kinds = (concepts.from_manifest(rule.concept.type) for rule in request.manifest.findings)
+    return {kind: kind in found for kind in kinds}
+
+
+def summary(request: EvidenceRequest) -> str:
+    """Return the sentence that stands in every report: research use, model, how many findings."""
+    identity, count = request.manifest.identity, len(request.findings.items)
+    many = "no finding" if not count else "1 finding" if count == 1 else f"{count} findings"
+    unproved = "" if request.model.verified == "digest" else " The service did not prove the model's digest."
+    return f"{RESEARCH_USE}. {identity.title}, version {request.model.version}: {many}.{unproved}"
+
+
+def _add_evidence(dataset: Dataset, sop: SopReference, series_uid: str) -> None:
+    study = dataset.CurrentRequestedProcedureEvidenceSequence[0]
+    study.ReferencedSeriesSequence.append(_series_reference(series_uid, sop))
+
+
+def _study_reference(study_uid: str, series_uid: str, sop: SopReference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSeriesSequence = Sequence([_series_reference(series_uid, sop)])
+    item.StudyInstanceUID = study_uid
+    return item
+
+
+def _series_reference(series_uid: str, sop: SopReference) -> Dataset:
+    instance = Dataset()
+    instance.ReferencedSOPClassUID = sop.sop_class_uid
+    instance.ReferencedSOPInstanceUID = sop.sop_instance_uid
+    series = Dataset()
+    series.ReferencedSOPSequence = Sequence([instance])
+    series.SeriesInstanceUID = series_uid
+    return series
