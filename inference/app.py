@@ -73,7 +73,7 @@ class InferenceService:
         places = settings.concurrency + settings.queue
         server = grpc.server(
             ThreadPoolExecutor(max_workers=places + _SPARE_THREADS, thread_name_prefix="rpc"),
-            interceptors=(ErrorInterceptor(),),
+            interceptors=[ErrorInterceptor()],
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
@@ -87,14 +87,12 @@ class InferenceService:
 
     def _announce(self) -> None:
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        models = [f"{item.manifest.identity.name}/{item.manifest.identity.version}" for item in self._bundles()]
+        identities = [model.bundle.manifest.identity for model in self._repository.loaded()]
+        models = [f"{identity.name}/{identity.version}" for identity in identities]
         _log.info("service_started", addresses=list(self.addresses), models=models)
         if self._settings.ready_file is not None:
             line = {"addresses": list(self.addresses), "models": models, "refused": self._repository.refused()}
             _write_atomically(self._settings.ready_file, json.dumps(line) + "\n")
-
-    def _bundles(self) -> list:
-        return [model.bundle for model in self._repository.loaded()]
 
     def _set_health(self, status: int) -> None:
         for name in ("", SERVICE_NAME):

@@ -12,14 +12,14 @@ from protos.tensors import TensorError
 _log = structlog.get_logger(__name__)
 
 
-class ErrorInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio's interceptor classes are untyped
+class ErrorInterceptor(grpc.ServerInterceptor):
     """Turn our errors into their status with their message; others reach gRPC, which answers UNKNOWN."""
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Any, Any] | None"],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Wrap unary handlers; the service has no others that raise our errors."""
         handler = continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:

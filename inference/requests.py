@@ -44,9 +44,10 @@ def _refuse_other_forms(request: ModelInferRequest) -> None:
     for tensor in request.inputs:
         if tensor.HasField("contents"):
             raise RequestRefused(f"tensor {tensor.name!r}: expected raw_input_contents, got typed contents")
-    for tensor in (*request.inputs, *request.outputs):
-        if _REGION_PARAMETER in tensor.parameters:
-            raise RequestRefused(f"tensor {tensor.name!r}: expected raw contents, got {_REGION_PARAMETER}")
+    in_regions = [item.name for item in request.inputs if _REGION_PARAMETER in item.parameters]
+    in_regions += [item.name for item in request.outputs if _REGION_PARAMETER in item.parameters]
+    if in_regions:
+        raise RequestRefused(f"tensor {in_regions[0]!r}: expected raw contents, got {_REGION_PARAMETER}")
     if len(request.inputs) != len(request.raw_input_contents):
         raise RequestRefused(
             f"raw_input_contents: expected {len(request.inputs)} entries, one for each input, "

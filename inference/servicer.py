@@ -90,7 +90,7 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         manifest = model.bundle.manifest
         wanted = wanted_outputs(request, manifest)
         inputs = read_inputs(request, manifest)
-        with self._admission.admitted(memory_need(manifest, inputs), context.time_remaining()):
+        with self._admission.admitted(memory_need(manifest, inputs), _remaining_s(context)):
             _stop_if_unwanted(context)
             outputs = model.predictor.predict(inputs)
             _stop_if_unwanted(context)
@@ -101,8 +101,13 @@ def _described(tensor: Tensor) -> messages.ModelMetadataResponse.TensorMetadata:
     return messages.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
 
 
+def _remaining_s(context: grpc.ServicerContext) -> float | None:
+    """Seconds until the client's deadline; None where it set none."""
+    return context.time_remaining()
+
+
 def _stop_if_unwanted(context: grpc.ServicerContext) -> None:
-    remaining = context.time_remaining()
+    remaining = _remaining_s(context)
     if remaining is not None and remaining <= 0:
         raise DeadlinePassed("the deadline passed before the answer was there")
     if not context.is_active():
