@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference.errors import ListenError, SettingsRefused
+from inference.log import configure_log
 from inference.quiet import quiet_tensorflow
 from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
 
@@ -35,6 +36,7 @@ def read_settings(arguments: Sequence[str]) -> ServiceSettings:
 
 def serve(settings: ServiceSettings) -> int:
     """Run the service until it is told to end; TensorFlow is loaded here."""
+    configure_log()
     with quiet_tensorflow():
         from inference.app import InferenceService, stop_on_signals, stop_with_parent
     service = InferenceService(settings)
@@ -50,6 +52,11 @@ def main() -> int:
         return serve(read_settings(sys.argv[1:]))
     except (SettingsRefused, ListenError) as error:
         sys.stderr.write(f"{error}\n")
+        return USAGE_ERROR
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("tensorflow", "grpc_health"):
+            raise
+        sys.stderr.write(f"{error.name} is not installed. Remedy: pip install 'hilum[inference]'\n")
         return USAGE_ERROR
 
 

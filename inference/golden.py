@@ -54,11 +54,13 @@ def _relative(expected: NDArray[Any], got: NDArray[Any]) -> float:
     return float(np.abs(got.astype(np.float64) - reference).sum() / max(np.abs(reference).sum(), 1e-12))
 
 
-def warming_inputs(manifest: ModelManifest) -> dict[str, NDArray[Any]]:
-    """Make ones of a small size: the first dimension of any size becomes 2, the others 64."""
+def warming_inputs(
+    manifest: ModelManifest, *, slices: int = _WARM_SLICES, size: int = _WARM_SIZE
+) -> dict[str, NDArray[Any]]:
+    """Make ones: the first dimension of any size becomes `slices`, the others `size`."""
     return {
         tensor.name: np.ones(
-            [(_WARM_SIZE if axis else _WARM_SLICES) if size == -1 else size for axis, size in enumerate(tensor.shape)],
+            [(size if axis else slices) if length == -1 else length for axis, length in enumerate(tensor.shape)],
             dtype_of(tensor.datatype),
         )
         for tensor in manifest.inputs

@@ -42,8 +42,13 @@ def read_frozen_graph(path: Path, manifest: ModelManifest) -> FrozenGraph:
         BundleRefused: not one frozen MetaGraphDef, a forbidden op, initialisers or assets, or a signature that is
             not the manifest's; the message names the op, function or tensor.
     """
-    meta_graph = _meta_graph(path)
+    meta_graph = read_meta_graph(path)
     refuse_foreign_ops(meta_graph.graph_def, path)
+    return match_signature(meta_graph, manifest, path)
+
+
+def match_signature(meta_graph: Any, manifest: ModelManifest, path: Path) -> FrozenGraph:
+    """Find the graph's tensor of each input and output; BundleRefused where the manifest declares others."""
     signature = meta_graph.signature_def[SERVING]
     return FrozenGraph(
         graph_def=meta_graph.graph_def,
@@ -76,13 +81,19 @@ def refuse_foreign_ops(graph_def: Any, path: Path) -> None:
         raise BundleRefused(f"{path}: the function library holds gradient definitions, which a model does not need")
 
 
+def count_ops(graph_def: Any) -> int:
+    """Count the ops of the graph and of its function library."""
+    return sum(1 for _ in _nodes(graph_def))
+
+
 def _nodes(graph_def: Any) -> Iterator[tuple[str, Any]]:
     yield from (("the graph", node) for node in graph_def.node)
     for function in graph_def.library.function:
         yield from ((f"function {function.signature.name!r}", node) for node in function.node_def)
 
 
-def _meta_graph(path: Path) -> Any:
+def read_meta_graph(path: Path) -> Any:
+    """Parse the one frozen MetaGraphDef of a `saved_model.pb`; BundleRefused where it is anything else."""
     saved_model = saved_model_pb2.SavedModel()
     try:
         saved_model.ParseFromString(path.read_bytes())

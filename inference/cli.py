@@ -1,0 +1,110 @@
+"""The service's part of the command `hilum`; TensorFlow is loaded when a command runs, not here."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from inference.errors import ListenError, SettingsRefused
+from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
+from protos.model_manifest import MANIFEST_FILE, ManifestError, bundle_directories, open_bundle
+
+ModelsDirectory = Annotated[Path, typer.Option("--models", help="Folder of bundles <name>/<version>/.")]
+
+
+def commands(app: typer.Typer) -> None:
+    """Register `hilum inference`."""
+    app.command("inference")(inference)
+
+
+def models_commands(app: typer.Typer) -> None:
+    """Register `hilum models list` and `hilum models check`."""
+    models = typer.Typer(help="Look at the model bundles of a folder.", no_args_is_help=True)
+    models.command("list")(list_models)
+    models.command("check")(check_models)
+    app.add_typer(models, name="models")
+
+
+def inference(
+    models: ModelsDirectory = BUNDLED_MODELS,
+    model: Annotated[list[str] | None, typer.Option("--model", help="Serve only this; may be given again.")] = None,
+    listen: Annotated[list[str] | None, typer.Option("--listen", help="host:port or unix:/path.")] = None,
+    max_message_mb: Annotated[int, typer.Option("--max-message-mb", help="Largest request or answer.")] = 1024,
+    ready_file: Annotated[Path | None, typer.Option(help="Written when all models are warmed.")] = None,
+) -> None:
+    """Serve the models over the Open Inference Protocol until Ctrl-C."""
+    from inference.__main__ import serve
+
+    try:
+        settings = ServiceSettings(
+            models_directory=models,
+            models=tuple(model or ()),
+            listen=tuple(listen or (DEFAULT_LISTEN,)),
+            max_message_mb=max_message_mb,
+            ready_file=ready_file,
+        )
+        raise typer.Exit(serve(settings))
+    except (SettingsRefused, ListenError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
+def list_models(models: ModelsDirectory = BUNDLED_MODELS) -> None:
+    """List the bundles of a folder with their digest, and say which are broken and why."""
+    table = Table("model", "version", "title", "takes", "digest", title=f"Bundles in {models}")
+    broken = []
+    for directory in bundle_directories(models):
+        try:
+            bundle = open_bundle(directory)
+        except ManifestError as error:
+            broken.append(str(error))
+            table.add_row(directory.parent.name, directory.name, "[red]broken[/red]", "", "")
+            continue
+        manifest = bundle.manifest
+        takes = "/".join(manifest.accepts.modalities)
+        table.add_row(
+            manifest.identity.name, manifest.identity.version, manifest.identity.title, takes, bundle.digest[:16]
+        )
+    console = Console()
+    console.print(table)
+    for reason in broken:
+        console.print(reason, markup=False, highlight=False)
+    raise typer.Exit(1 if broken or not table.row_count else 0)
+
+
+def check_models(
+    what: Annotated[str, typer.Argument(metavar="DIR|NAME", help="A bundle's folder, or a model's name.")],
+    models: ModelsDirectory = BUNDLED_MODELS,
+) -> None:
+    """Prove bundles: schema, digest, ops, signature, golden pair, time and memory; each failure with its remedy."""
+    directories = _directories(what, models)
+    if not directories:
+        typer.echo(f"{what}: no bundle folder, and no model of this name in {models}", err=True)
+        raise typer.Exit(2)
+    passed = [_print_check(directory) for directory in directories]
+    raise typer.Exit(0 if all(passed) else 1)
+
+
+def _directories(what: str, models: Path) -> list[Path]:
+    if (Path(what) / MANIFEST_FILE).is_file():
+        return [Path(what).resolve()]
+    return [directory for directory in bundle_directories(models) if directory.parent.name == what]
+
+
+def _print_check(directory: Path) -> bool:
+    from inference.quiet import quiet_tensorflow
+
+    with quiet_tensorflow():
+        from inference.bundle_check import check_bundle
+    console = Console()
+    console.print(f"[bold]{directory.parent.name}/{directory.name}[/bold]  {directory}")
+    passed = True
+    for line in check_bundle(directory):
+        passed &= line.passed
+        console.print(f"  {'[green]ok[/green]  ' if line.passed else '[red]FAIL[/red]'} {line.name}: ", end="")
+        console.print(line.text, markup=False, highlight=False, soft_wrap=True)
+        if not line.passed:
+            console.print(f"       Remedy: {line.remedy}", markup=False, highlight=False, soft_wrap=True)
+    return passed
