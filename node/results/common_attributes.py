@@ -1,5 +1,6 @@
 """What every object of a result carries: patient, study, times, equipment, character set, file meta."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
@@ -13,24 +14,35 @@ from node.results.source_series import SourceSeries, patient_and_study
 UTF_8 = "ISO_IR 192"
 
 
-def reference_image(source: SourceSeries, index: int) -> Dataset:
-    """Return what highdicom must know of the image of one slice.
+def reference_images(source: SourceSeries, slices: Sequence[int]) -> list[Dataset]:
+    """Return what highdicom must know of the images of some slices.
 
     Patient and study stay blank here: `sign` copies them as they stand, also where they break a value rule that
     highdicom would refuse.
     """
-    header = source.images[index]
+    shared = _shared_by_images(source)
+    images = []
+    for index in slices:
+        header = source.images[index]
+        image = Dataset()
+        image.update(shared)
+        image.SOPInstanceUID = header.sop.sop_instance_uid
+        image.ImagePositionPatient = list(header.position or ())
+        image.ImageOrientationPatient = list(header.orientation or ())
+        images.append(image)
+    return images
+
+
+def _shared_by_images(source: SourceSeries) -> Dataset:
+    first = source.images[0]
     image = Dataset()
-    image.SOPClassUID = header.sop.sop_class_uid
-    image.SOPInstanceUID = header.sop.sop_instance_uid
-    image.StudyInstanceUID = header.study_uid
-    image.SeriesInstanceUID = header.series_uid
-    image.FrameOfReferenceUID = header.frame_of_reference_uid
-    image.Modality = header.modality
-    image.Rows, image.Columns = header.rows, header.columns
-    image.ImagePositionPatient = list(header.position or ())
-    image.ImageOrientationPatient = list(header.orientation or ())
-    image.PixelSpacing = list(header.pixel_spacing or ())
+    image.SOPClassUID = first.sop.sop_class_uid
+    image.StudyInstanceUID = first.study_uid
+    image.SeriesInstanceUID = first.series_uid
+    image.FrameOfReferenceUID = first.frame_of_reference_uid
+    image.Modality = first.modality
+    image.Rows, image.Columns = first.rows, first.columns
+    image.PixelSpacing = list(first.pixel_spacing or ())
     image.SliceThickness = source.first.get("SliceThickness")
     image.SpecificCharacterSet = UTF_8
     for keyword in TYPE_2:

@@ -15,7 +15,7 @@ from node.domain.findings import Finding
 from node.domain.volume import Volume
 from node.results import findings_builder, uids
 from node.results.coding import coded
-from node.results.common_attributes import reference_image, sign
+from node.results.common_attributes import reference_images, sign
 from node.results.profiles import PROFILES, content_description, series_description, series_number
 from node.results.provenance import node_version, segment_algorithm
 from node.results.request import EvidenceRequest
@@ -60,7 +60,7 @@ def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Datase
     rule = PROFILES[request.signature.profile].rule("SEG")
     title = request.manifest.identity.title
     dataset = SegmentationImage(
-        source_images=[reference_image(source, index) for index in slices],
+        source_images=reference_images(source, slices),
         pixel_array=_segment_map(request, segments, slices),
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[_described(segment, request) for segment in segments],
@@ -78,6 +78,7 @@ def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Datase
         pixel_measures=_pixel_measures(request.volume, source),
         omit_empty_frames=True,
     )
+    dataset.ContentCreatorName = None  # type 2 of the Content Identification macro
     _set_dimension_organization(dataset)
     sign(dataset, request, source)
     return dataset
@@ -88,13 +89,16 @@ def _slices_with(items: Iterable[Finding]) -> list[int]:
 
 
 def _segment_map(request: EvidenceRequest, segments: tuple[Segment, ...], slices: list[int]) -> NDArray[np.generic]:
-    """Return the segment number of every voxel of the slices that have any."""
+    """Return the segment number of every voxel of the slices that have any, box by box: most of it is empty."""
     kind = np.uint16 if len(segments) > np.iinfo(np.uint8).max else np.uint8
-    number_of = np.zeros(len(request.findings.items) + 1, kind)
+    place = {index: position for position, index in enumerate(slices)}
+    numbers = np.zeros((len(slices), *request.findings.labels.shape[1:]), kind)
     for segment in segments:
         for item in segment.findings:
-            number_of[item.ordinal] = segment.number
-    return number_of[request.findings.labels[slices]]
+            first = place[item.bounds[0].start]
+            box = (slice(first, first + item.bounds[0].stop - item.bounds[0].start), *item.bounds[1:])
+            numbers[box][request.findings.labels[item.bounds] == item.ordinal] = segment.number
+    return numbers
 
 
 def _described(segment: Segment, request: EvidenceRequest) -> SegmentDescription:

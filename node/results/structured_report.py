@@ -4,19 +4,19 @@ from highdicom.sr import (
     CodeContentItem,
     Comprehensive3DSR,
     ContainerContentItem,
+    ContentItem,
     ContentSequence,
     LanguageOfContentItemAndDescendants,
     RelationshipTypeValues,
     TextContentItem,
 )
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
 from node.domain.findings import Code
 from node.domain.instances import SopReference
 from node.results import concepts, findings_builder, uids
 from node.results.coding import coded
-from node.results.common_attributes import reference_image, sign
+from node.results.common_attributes import reference_images, sign
 from node.results.image_library import image_library
 from node.results.measurement_groups import measurement_group
 from node.results.profiles import PROFILES, RESEARCH_USE, series_description, series_number
@@ -35,9 +35,11 @@ def build_report(request: EvidenceRequest, source: SourceSeries, segmentation: S
     without coordinates, which would make them lose the document: "absent" stands in Qualitative Evaluations.
     """
     rule = PROFILES[request.signature.profile].rule("SR")
+    document = ContainerContentItem(coded(concepts.IMAGING_MEASUREMENT_REPORT), template_id="1500")
+    document.ContentSequence = LanguageOfContentItemAndDescendants(coded(_ENGLISH))
     dataset = Comprehensive3DSR(
-        evidence=[reference_image(source, index) for index in range(len(source.images))],
-        content=_document(request, source),
+        evidence=reference_images(source, [0]),
+        content=document,
         series_instance_uid=uids.series_uid(request.origin, "SR"),
         series_number=series_number(request.model.name, rule),
         sop_instance_uid=uids.sop_instance_uid(request.origin, "SR", findings_builder.writer_revision),
@@ -47,28 +49,26 @@ def build_report(request: EvidenceRequest, source: SourceSeries, segmentation: S
         is_complete=True,
         is_final=False,
     )
-    if segmentation is not None:
-        _add_evidence(dataset, segmentation, uids.series_uid(request.origin, "SEG"))
+    # Set afterwards: highdicom would copy and search the whole tree several times.
+    dataset.ContentSequence.extend(_content(request, source))
+    dataset.CurrentRequestedProcedureEvidenceSequence = [_evidence(request, source, segmentation)]
     if request.previous is not None:
         previous = request.previous
-        dataset.PredecessorDocumentsSequence = [_study_reference(previous.study_uid, previous.series_uid, previous.sop)]
+        dataset.PredecessorDocumentsSequence = [
+            _study_reference(previous.study_uid, [(previous.series_uid, [previous.sop])])
+        ]
     sign(dataset, request, source)
     return dataset
 
 
-def _document(request: EvidenceRequest, source: SourceSeries) -> ContainerContentItem:
-    root = ContainerContentItem(coded(concepts.IMAGING_MEASUREMENT_REPORT), template_id="1500")
-    root.ContentSequence = ContentSequence(
-        [
-            *LanguageOfContentItemAndDescendants(coded(_ENGLISH)),
-            *device_observer(request),
-            *_procedures_reported(source),
-            image_library(source),
-            _imaging_measurements(request, source),
-            _qualitative_evaluations(request),
-        ]
-    )
-    return root
+def _content(request: EvidenceRequest, source: SourceSeries) -> list[ContentItem]:
+    return [
+        *device_observer(request),
+        *_procedures_reported(source),
+        image_library(source),
+        _imaging_measurements(request, source),
+        _qualitative_evaluations(request),
+    ]
 
 
 def _procedures_reported(source: SourceSeries) -> list[CodeContentItem]:
@@ -122,23 +122,30 @@ def summary(request: EvidenceRequest) -> str:
     return f"{RESEARCH_USE}. {identity.title}, version {request.model.version}: {many}.{unproved}"
 
 
-def _add_evidence(dataset: Dataset, sop: SopReference, series_uid: str) -> None:
-    study = dataset.CurrentRequestedProcedureEvidenceSequence[0]
-    study.ReferencedSeriesSequence.append(_series_reference(series_uid, sop))
+def _evidence(request: EvidenceRequest, source: SourceSeries, segmentation: SopReference | None) -> Dataset:
+    series = [(request.volume.series_uid, [header.sop for header in source.images])]
+    if segmentation is not None:
+        series.append((uids.series_uid(request.origin, "SEG"), [segmentation]))
+    return _study_reference(request.signature.study_uid, series)
 
 
-def _study_reference(study_uid: str, series_uid: str, sop: SopReference) -> Dataset:
+def _study_reference(study_uid: str, series: list[tuple[str, list[SopReference]]]) -> Dataset:
+    """Return an item of the Hierarchical SOP Instance Reference macro (PS3.3 C.17.2.1)."""
     item = Dataset()
-    item.ReferencedSeriesSequence = Sequence([_series_reference(series_uid, sop)])
+    item.ReferencedSeriesSequence = [_series_reference(uid, sops) for uid, sops in series]
     item.StudyInstanceUID = study_uid
     return item
 
 
-def _series_reference(series_uid: str, sop: SopReference) -> Dataset:
-    instance = Dataset()
-    instance.ReferencedSOPClassUID = sop.sop_class_uid
-    instance.ReferencedSOPInstanceUID = sop.sop_instance_uid
-    series = Dataset()
-    series.ReferencedSOPSequence = Sequence([instance])
-    series.SeriesInstanceUID = series_uid
-    return series
+def _series_reference(series_uid: str, sops: list[SopReference]) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPSequence = [_instance_reference(sop) for sop in sops]
+    item.SeriesInstanceUID = series_uid
+    return item
+
+
+def _instance_reference(sop: SopReference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop.sop_class_uid
+    item.ReferencedSOPInstanceUID = sop.sop_instance_uid
+    return item
