@@ -1,7 +1,7 @@
 """What the workflow is told by the composition root: the heavy steps, the models, the destinations."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from node.domain.evidence import EvidenceSet
@@ -63,7 +63,7 @@ class WorkflowTerms:
     outbox_directory: Path
     concurrency: int = 1
     """Studies worked on at once."""
-    completion: CompletionSettings = CompletionSettings()
+    completion: CompletionSettings = field(default_factory=CompletionSettings)
     sweep_s: float = 3.0
     """How often everything unfinished in the index is enqueued again."""
     inference_wait_first_s: float = 1.0
