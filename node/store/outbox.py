@@ -32,6 +32,8 @@ class Outbox:
 
     def __init__(self, directory: Path) -> None:
         """Make the directories; what an interrupted writer left in `work` is swept by `sweep`."""
+        self.directory = directory
+        self.directory = directory
         self._sets = directory / _SETS
         self._quarantine = directory / _QUARANTINE
         self._work = directory / _WORK
