@@ -76,12 +76,13 @@ def candidate_mask(rule: ComponentFindings, volume: Volume, outputs: Mapping[str
 
 
 def findings_as_rows(findings: Findings) -> list[dict[str, str]]:
-    """Return one row of texts per finding for a table: label, site, then each measurement with its unit."""
+    """Return one row of texts per finding for a table, all with the same columns: label, site, each measurement."""
+    names = dict.fromkeys(each.concept.meaning for item in findings.items for each in item.measurements)
     rows = []
     for item in findings.items:
-        row = {"Finding": item.label, "Site": item.site.meaning if item.site else ""}
-        for measurement in item.measurements:
-            row[measurement.concept.meaning] = f"{measurement.value:.2f} {measurement.unit.value}"
+        row = {"Finding": item.label, "Site": item.site.meaning if item.site else "", **dict.fromkeys(names, "")}
+        for each in item.measurements:
+            row[each.concept.meaning] = f"{each.value:.2f} {each.unit.value}"
         rows.append(row)
     return rows
 
