@@ -1,7 +1,7 @@
 """Studies between arrival and result: readiness, assignment, refusal."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from node.domain.instances import ReceivedInstance
@@ -30,6 +30,11 @@ class Verdict:
 
 
 def generation_of(instances: Iterable[ReceivedInstance]) -> str:
-    """Return the hash of the sorted (SOP Instance UID, data set digest) of the non-derived instances of a study."""
-    rows = sorted(f"{item.sop.sop_instance_uid} {item.data_set_digest}" for item in instances)
+    """Return the generation of the non-derived instances of a study."""
+    return generation_of_digests({item.sop.sop_instance_uid: item.data_set_digest for item in instances})
+
+
+def generation_of_digests(digests: Mapping[str, str]) -> str:
+    """Return the hash of the sorted (SOP Instance UID, data set digest) pairs: hex SHA-256."""
+    rows = sorted(f"{uid} {digest}" for uid, digest in digests.items())
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""The composition root: builds the parts of a node from its settings, connects them, starts and stops them in order."""
+
+from contextlib import ExitStack
+
+import structlog
+
+from node.domain.instances import ReceivedInstance
+from node.index.engine import open_index
+from node.inference_client.client import InferenceClient
+from node.inference_client.service import ServiceProcess
+from node.intake.listener import Listener
+from node.models import models_directory, open_bundles
+from node.results.evidence_writer import warm_up
+from node.settings import InferenceSettings, Settings
+from node.state_directory import StateDirectory
+from node.steps import OnReading, StudySteps, version_of
+from node.store.instance_files import InstanceStore
+from node.store.outbox import Outbox
+from node.workflow.courier import Courier
+from node.workflow.steps import Steps, WorkflowTerms
+from node.workflow.workflow import Workflow
+
+log = structlog.get_logger()
+
+
+class Node:
+    """One running node. `start` returns when it listens; `stop` leaves nothing behind but durable state."""
+
+    def __init__(self, settings: Settings, *, start_service: bool, on_reading: OnReading | None = None) -> None:
+        """Keep the settings; nothing is opened yet.
+
+        Args:
+            settings: all settings; each part gets its slice.
+            start_service: run the inference service as a child process of this one.
+            on_reading: told of every reading that became evidence.
+        """
+        self.settings = settings
+        self._start_service = start_service
+        self._on_reading = on_reading
+        self._parts = ExitStack()
+        self.workflow: Workflow | None = None
+
+    def start(self) -> tuple[str, int]:
+        """Open the state, start service, workflow and listener in this order; return the address listened on.
+
+        Raises:
+            SettingsError: something that the settings name is not there or cannot be used.
+            InferenceUnavailable: the service that this node starts does not come up.
+        """
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop listening, let running steps end, close the files; safe to call twice."""
+        self._parts.close()
+
+    def _start(self) -> tuple[str, int]:
+        settings = self.settings
+        state = self._parts.enter_context(StateDirectory(settings.store.state_directory))
+        bundles = {version_of(bundle): bundle for bundle in open_bundles(settings.inference)}
+        store, outbox = InstanceStore(state.store), Outbox(state.outbox)
+        outbox.sweep()
+        engine = open_index(state.index, store_directory=state.store)
+        self._parts.callback(engine.dispose)
+        warm_up()
+        client = InferenceClient(self._service(state))
+        steps = StudySteps(engine, outbox, client, bundles, settings.processing, self._on_reading)
+        courier = Courier(engine, outbox.directory, settings.destinations, settings.listener.ae_title)
+        terms = WorkflowTerms(
+            models=tuple(bundles),
+            settings_digest=settings.result_digest,
+            destinations=settings.destinations,
+            outbox_directory=outbox.directory,
+            concurrency=settings.processing.concurrency,
+            completion=settings.completion,
+        )
+        listener = Listener(
+            settings.listener,
+            store,
+            engine,
+            low_disk_bytes=settings.store.low_disk_bytes,
+            on_stored=_ignore_instance,
+            on_closed=self._wake,
+        )
+        self.workflow = Workflow(
+            state.directory,
+            engine,
+            Steps(select=steps.select, make_evidence=steps.make_evidence, deliver_once=courier.deliver_once),
+            terms,
+            open_studies=listener.open_studies,
+        )
+        self._parts.callback(self.workflow.stop)
+        self._parts.callback(client.close)
+        self.workflow.launch()
+        self._parts.callback(listener.stop)
+        address = listener.start()
+        log.info("node_started", address=f"{address[0]}:{address[1]}", models=[item.name for item in bundles])
+        return address
+
+    def _service(self, state: StateDirectory) -> InferenceSettings:
+        settings = self.settings.inference
+        if not self._start_service:
+            return settings
+        service = ServiceProcess(settings, models_directory(settings), state.run)
+        self._parts.callback(service.stop)
+        return settings.model_copy(update={"endpoint": service.start()})
+
+    def _wake(self, _studies: frozenset[str]) -> None:
+        if self.workflow is not None:
+            self.workflow.wake()
+
+
+def _ignore_instance(_instance: ReceivedInstance) -> None:
+    """Nothing needs to happen per instance: completion looks at the index."""

@@ -1,0 +1,68 @@
+"""The command `hilum`: gathers the commands of the installed packages and turns errors into sentences.
+
+Nothing heavy is imported here: a command loads what it needs when it runs, so that `hilum --help` works with any
+set of extras, and a missing extra is named.
+"""
+
+import sys
+from importlib.metadata import entry_points, version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from node.commands import demo, doctor, offline, sending, serving, studies
+from node.errors import HilumError, SettingsError
+
+EXTRA_OF = {
+    **dict.fromkeys(("pydicom", "pynetdicom", "highdicom", "sqlalchemy", "alembic", "dbos", "scipy", "PIL"), "node"),
+    **dict.fromkeys(("tensorflow", "grpc_health"), "inference"),
+    "keras": "training",
+}
+
+
+def build() -> typer.Typer:
+    """Put together the commands of this package and of every package that registers in "hilum.commands"."""
+    app = typer.Typer(
+        help="Hilum: DICOM studies in by C-STORE, findings out as Structured Reports and Segmentations. Research use.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for module in (serving, offline, sending, studies, doctor, demo):
+        module.commands(app)
+    for entry in sorted(entry_points(group="hilum.commands"), key=lambda item: item.name):
+        entry.load()(app)
+    return app
+
+
+def _root(
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"hilum {version('hilum')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; exit 1 for an error of the work, 2 for wrong settings or usage, 130 for Ctrl-C."""
+    errors = Console(stderr=True, highlight=False)
+    try:
+        build()()
+    except SettingsError as error:
+        errors.print(f"[red]settings:[/red] {error}", markup=True)
+        sys.exit(2)
+    except HilumError as error:
+        errors.print(f"[red]hilum:[/red] {error}")
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        errors.print(f"hilum: this command needs {error.name}, which is not installed. Remedy:")
+        errors.print(f"  pip install 'hilum\\[{extra}]'")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

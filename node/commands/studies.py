@@ -1,0 +1,154 @@
+"""`hilum studies | study | retry | reindex`: what happened to a study and why, and how to ask again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from node.commands.options import SettingsFile, StudyUid
+from node.errors import SettingsError
+from node.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+    from node.index.history import ObjectPart, RunPart, StudyHistory
+
+
+def commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    for name, command in (("studies", studies), ("study", study), ("retry", retry), ("reindex", reindex)):
+        app.command(name)(command)
+
+
+def studies(settings: SettingsFile = None) -> None:
+    """List the studies this node knows, newest first, with their state."""
+    from node.index.history import study_lines
+
+    with _index(settings) as engine:
+        lines = study_lines(engine)
+    table = Table("Study Instance UID", "State", "Images", "Results", "Sent", "Last image")
+    for line in lines:
+        counts = (str(line.instances), str(line.objects), str(line.sent))
+        table.add_row(line.study_uid, _colored(line.state), *counts, _local(line.last_received_at))
+    Console().print(table if lines else "No study has arrived yet.")
+
+
+def study(uid: StudyUid, settings: SettingsFile = None) -> None:
+    """Say what happened to one study, and why."""
+    with _index(settings) as engine:
+        Console(highlight=False).print(history_tree(_history(engine, uid)))
+
+
+def retry(uid: StudyUid, settings: SettingsFile = None) -> None:
+    """Run a study again and deliver again what a destination refused; the running node picks it up."""
+    from node.index.runs import request_retry
+
+    with _index(settings) as engine:
+        _history(engine, uid)
+        request_retry(engine, uid, now=datetime.now(UTC))
+    typer.echo(f"Retry of {uid} is asked for; `hilum study {uid}` shows how it goes.")
+
+
+def reindex(settings: SettingsFile = None) -> None:
+    """Rebuild the index rows of instances and evidence from their files; the node must not be running."""
+    from node.index.engine import open_index
+    from node.index.evidence_reindex import reindex_evidence
+    from node.index.reindex import reindex as reindex_instances
+    from node.state_directory import StateDirectory
+    from node.store.instance_files import InstanceStore
+    from node.store.outbox import Outbox
+
+    with StateDirectory(load_settings(settings).store.state_directory) as state:
+        engine = open_index(state.index, store_directory=state.store)
+        counts = reindex_instances(InstanceStore(state.store), engine)
+        sets = reindex_evidence(Outbox(state.outbox), engine)
+        engine.dispose()
+    typer.echo(
+        f"{counts.instances} instance(s), {counts.added} of them new to the index; {counts.quarantined} refused; "
+    )
+    typer.echo(f"{sets} evidence set(s).")
+    for path in counts.damaged:
+        typer.echo(
+            f"damaged: {path}: its bytes do not match its record. Remedy: ask the sender for it again.", err=True
+        )
+    if counts.damaged:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _index(settings: "Path | None") -> "Iterator[Engine]":
+    from node.index.engine import open_index
+    from node.state_directory import StateDirectory
+
+    chosen = load_settings(settings)
+    state = StateDirectory(chosen.store.state_directory)
+    if not state.index.exists():
+        raise SettingsError(
+            f"store.state_directory: {state.directory} holds no index yet. Remedy: start the node first."
+        )
+    engine = open_index(state.index, store_directory=state.store)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _history(engine: "Engine", uid: str) -> "StudyHistory":
+    from node.index.history import history_of
+
+    history = history_of(engine, uid)
+    if history is None:
+        typer.echo(f"No study {uid} is known here. Remedy: `hilum studies` lists those that are.", err=True)
+        raise typer.Exit(1)
+    return history
+
+
+def history_tree(history: "StudyHistory") -> Tree:
+    """Return what happened to a study, and why, as a tree."""
+    counts = f"{history.instances} instance(s) in {history.series} series"
+    tree = Tree(f"[bold]{history.study_uid}[/bold] {_colored(history.state)}: {counts}")
+    for sop_instance_uid, reason in history.quarantined:
+        tree.add(f"[yellow]set aside[/yellow] {sop_instance_uid}: {reason}")
+    for part in history.generations:
+        text = f"generation {part.count} ({part.instances} images) at {_local(part.decided_at)}: {part.reason}"
+        branch = tree.add(text)
+        for item in history.runs:
+            if item.generation == part.generation:
+                _add_run(branch, item, history.objects)
+    diary = tree.add("diary")
+    for entry in history.events:
+        diary.add(f"{_local(entry.at)} {entry.name}: {entry.text}")
+    return tree
+
+
+def _add_run(branch: Tree, run: "RunPart", objects: "tuple[ObjectPart, ...]") -> None:
+    attempt = f", attempt {run.attempt}" if run.attempt else ""
+    node = branch.add(f"model {run.model}{attempt}: {_colored(run.state)} {run.reason}")
+    for item in run.verdicts:
+        node.add(f"series {item.series_uid} {'[green]taken[/green]' if item.taken else 'not taken'}: {item.reason}")
+    for part in objects:
+        if part.evidence_key == run.evidence_key:
+            leaf = node.add(f"{part.kind} {part.sop_instance_uid}")
+            for way in part.deliveries:
+                when = f" at {_local(way.sent_at)}" if way.sent_at else ""
+                tries = f"{way.attempts} attempt(s)"
+                leaf.add(f"{way.destination}: {_colored(way.state)}{when}, {tries}. {way.last_comment}")
+
+
+def _colored(state: str) -> str:
+    bad = {"ATTENTION", "FAILED", "QUARANTINED"}
+    good = {"DONE", "EVIDENCE", "SENT"}
+    color = "red" if state in bad else "green" if state in good else "yellow"
+    return f"[{color}]{state}[/{color}]"
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

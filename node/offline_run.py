@@ -1,0 +1,161 @@
+"""The data path on a folder of files: no listener, no workflow, no PACS; the same functions, the same results."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from node import pipeline
+from node.domain.evidence import EvidenceSet, Signature
+from node.domain.findings import Findings
+from node.domain.instances import ImageHeader
+from node.domain.study import Verdict, generation_of_digests
+from node.errors import HilumError, Refusal
+from node.imaging.explicit_scan import Unscannable, scan_meta
+from node.inference_client.client import InferenceClient
+from node.inference_client.service import ServiceProcess
+from node.intake.presentation import is_derived_class
+from node.models import models_directory, open_bundles
+from node.results.evidence_writer import warm_up
+from node.results.report_text import sr_as_text
+from node.settings import InferenceSettings, Settings
+from node.store.outbox import Outbox
+from node.testing.contact_sheet import write_contact_sheet
+from protos.model_manifest import ModelBundle
+
+OnStep = Callable[[str], None]
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one model came to in one study."""
+
+    title: str
+    verdicts: tuple[Verdict, ...]
+    findings: Findings | None = None
+    evidence: EvidenceSet | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    ordinal: int
+    study_uid: str
+    images: pipeline.StudyImages
+    generation: str
+
+
+class OfflineRun:
+    """Takes every study under a folder through every model; results lie under `out`."""
+
+    def __init__(self, settings: Settings, out: Path, *, start_service: bool) -> None:
+        """Open the models; the service is started when the first series is taken."""
+        self._settings = settings
+        self._out = out
+        self._start_service = start_service
+        self._bundles = open_bundles(settings.inference)
+
+    def over(self, folder: Path, on_step: OnStep) -> list[Outcome]:
+        """Run all models on all studies of `folder`; `on_step` is told what is being done.
+
+        Raises:
+            Refusal: the folder holds no DICOM image.
+            SettingsError, InferenceUnavailable: the service cannot be used.
+        """
+        on_step(f"reading {folder}")
+        studies = list(_studies(folder))
+        if not studies:
+            raise Refusal(f"{folder} holds no DICOM image with a Study Instance UID. Remedy: name the folder above.")
+        self._out.mkdir(parents=True, exist_ok=True)
+        outbox = Outbox(self._out / "evidence")
+        warm_up()
+        with TemporaryDirectory(prefix="hilum-") as scratch:
+            on_step("starting the inference service")
+            service, settings = self._service(Path(scratch))
+            client = InferenceClient(settings)
+            try:
+                return [
+                    self._one(study, bundle, client, outbox, on_step) for study in studies for bundle in self._bundles
+                ]
+            finally:
+                client.close()
+                if service is not None:
+                    service.stop()
+
+    def _service(self, scratch: Path) -> tuple[ServiceProcess | None, InferenceSettings]:
+        settings = self._settings.inference
+        if not self._start_service:
+            return None, settings
+        service = ServiceProcess(settings, models_directory(settings), scratch)
+        return service, settings.model_copy(update={"endpoint": service.start()})
+
+    def _one(
+        self, study: _Study, bundle: ModelBundle, client: InferenceClient, outbox: Outbox, on_step: OnStep
+    ) -> Outcome:
+        identity = bundle.manifest.identity
+        title = f"study {study.study_uid}, {identity.name} {identity.version}"
+        verdicts = pipeline.select_series(bundle, study.images)
+        taken = next((item.series_uid for item in verdicts if item.taken), None)
+        if taken is None:
+            return Outcome(title, verdicts)
+        headers = study.images.series[taken]
+        on_step(f"{identity.name}: {len(headers)} images of series {taken}")
+        most = self._settings.processing.max_volume_mb * MEGABYTE
+        try:
+            reading = pipeline.read_series(bundle, headers, client.infer, max_bytes=most)
+            on_step(f"{identity.name}: writing {len(reading.findings.items)} finding(s)")
+            evidence = pipeline.make_evidence(bundle, headers, reading, self._signature(study), outbox)
+        except HilumError as error:
+            return Outcome(title, verdicts, notes=(f"[red]no result:[/red] {error}",))
+        stem = f"{study.ordinal}-{identity.name}-{identity.version}"
+        return Outcome(title, verdicts, reading.findings, evidence, self._written(stem, reading, evidence))
+
+    def _written(self, stem: str, reading: pipeline.Reading, evidence: EvidenceSet) -> tuple[str, ...]:
+        sheet, report = self._out / f"{stem}.png", self._out / f"{stem}.txt"
+        write_contact_sheet(reading.volume, reading.findings, sheet)
+        files = {item.kind: evidence.directory / item.file_name for item in evidence.objects}
+        report.write_text(sr_as_text(files["SR"]), encoding="utf-8")
+        return (*(f"{kind}: {path}" for kind, path in files.items()), f"report: {report}", f"picture: {sheet}")
+
+    def _signature(self, study: _Study) -> Signature:
+        processing = self._settings.processing
+        return Signature(
+            study_uid=study.study_uid,
+            generation=study.generation,
+            decided_at=datetime.now(UTC).replace(microsecond=0),
+            settings_digest=self._settings.result_digest,
+            institution_name=processing.institution_name,
+            device_serial_number=processing.device_serial_number,
+        )
+
+
+def _studies(folder: Path) -> Iterator[_Study]:
+    images = pipeline.read_study((path, None) for path in sorted(folder.rglob("*")) if path.is_file())
+    by_study: dict[str, dict[str, tuple[ImageHeader, ...]]] = {}
+    for series_uid, headers in images.series.items():
+        for header in headers:
+            series = by_study.setdefault(header.study_uid, {})
+            series[series_uid] = (*series.get(series_uid, ()), header)
+    for ordinal, (study_uid, series) in enumerate(sorted(by_study.items()), start=1):
+        digests = {
+            header.sop.sop_instance_uid: _data_set_digest(header.path)
+            for headers in series.values()
+            for header in headers
+            if not is_derived_class(header.sop.sop_class_uid)
+        }
+        yield _Study(
+            ordinal, study_uid, pipeline.StudyImages(series, images.unreadable), generation_of_digests(digests)
+        )
+
+
+def _data_set_digest(path: Path) -> str:
+    """Return what intake would record: SHA-256 of the data set without file meta, so that results get the same UIDs."""
+    with path.open("rb") as file:
+        try:
+            file.seek(scan_meta(file.fileno())[1])
+        except Unscannable:
+            file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()

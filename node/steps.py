@@ -1,0 +1,114 @@
+"""The heavy steps of a run on a real node: what `workflow` makes durable, in the words of `pipeline`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import Engine
+
+from node import pipeline
+from node.domain.evidence import EvidenceSet, Signature
+from node.domain.instances import ImageHeader
+from node.domain.prediction import ModelIdentity
+from node.errors import Refusal
+from node.index.instances import instances_of_generation
+from node.index.predecessors import previous_report
+from node.index.runs import ModelVersion, RunRequest
+from node.inference_client.client import InferenceClient
+from node.results import findings_builder, uids
+from node.settings import ProcessingSettings
+from node.store.outbox import Outbox
+from node.workflow.steps import Selection
+from protos.model_manifest import ModelBundle
+
+log = structlog.get_logger()
+MEGABYTE = 1 << 20
+OnReading = Callable[[pipeline.Reading, EvidenceSet], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StudySteps:
+    """Select, and make evidence. Each may run twice for the same run and comes to the same result."""
+
+    engine: Engine
+    outbox: Outbox
+    client: InferenceClient
+    bundles: Mapping[ModelVersion, ModelBundle]
+    processing: ProcessingSettings
+    on_reading: OnReading | None = None
+    """Told of every reading that became evidence, before it is delivered."""
+
+    def select(self, run: RunRequest) -> Selection:
+        """Judge every series of the run's generation for its model."""
+        images = self._images(run)
+        for item in images.unreadable:
+            log.warning("instance_not_read", study_uid=run.study_uid, series_uid=item.series_uid, reason=item.reason)
+        return Selection(pipeline.select_series(self._bundle(run), images))
+
+    def make_evidence(self, run: RunRequest, series_uid: str) -> EvidenceSet:
+        """Make the evidence of one series, or adopt what an earlier attempt made."""
+        bundle = self._bundle(run)
+        signature = self._signature(run)
+        origin = uids.ResultOrigin(
+            study_uid=run.study_uid,
+            source_series_uid=series_uid,
+            generation=run.generation,
+            model=identity_of(bundle),
+            settings_digest=run.settings_digest,
+            profile=signature.profile,
+        )
+        present = self.outbox.find(uids.evidence_key(origin, findings_builder.writer_revision))
+        if present is not None:
+            return present
+        headers = self._images(run).series[series_uid]
+        reading = self._read(bundle, headers)
+        previous = previous_report(self.engine, uids.series_uid(origin, "SR"), before=run.decided_at)
+        evidence = pipeline.make_evidence(bundle, headers, reading, signature, self.outbox, previous=previous)
+        if self.on_reading is not None:
+            self.on_reading(reading, evidence)
+        return evidence
+
+    def _read(self, bundle: ModelBundle, headers: tuple[ImageHeader, ...]) -> pipeline.Reading:
+        most = self.processing.max_volume_mb * MEGABYTE
+        return pipeline.read_series(bundle, headers, self.client.infer, max_bytes=most)
+
+    def _images(self, run: RunRequest) -> pipeline.StudyImages:
+        received = instances_of_generation(self.engine, run.study_uid, run.generation)
+        return pipeline.read_study((item.path, item.series_uid) for item in received)
+
+    def _bundle(self, run: RunRequest) -> ModelBundle:
+        try:
+            return self.bundles[run.model]
+        except KeyError:
+            raise Refusal(
+                f"model {run.model.name} {run.model.version} with digest {run.model.digest[:12]} is no longer "
+                "installed. Remedy: install it again, or `hilum retry` the study with the models that are installed."
+            ) from None
+
+    def _signature(self, run: RunRequest) -> Signature:
+        return Signature(
+            study_uid=run.study_uid,
+            generation=run.generation,
+            decided_at=run.decided_at,
+            settings_digest=run.settings_digest,
+            institution_name=self.processing.institution_name,
+            device_serial_number=self.processing.device_serial_number,
+        )
+
+
+def identity_of(bundle: ModelBundle) -> ModelIdentity:
+    """Say who the algorithm of a bundle is, as far as a result's UIDs depend on it."""
+    identity = bundle.manifest.identity
+    return ModelIdentity(
+        name=identity.name,
+        version=identity.version,
+        title=identity.title,
+        manufacturer=identity.manufacturer,
+        digest=bundle.digest,
+        verified="digest",
+    )
+
+
+def version_of(bundle: ModelBundle) -> ModelVersion:
+    """Name a bundle as the plan knows it."""
+    return ModelVersion(bundle.manifest.identity.name, bundle.manifest.identity.version, bundle.digest)
