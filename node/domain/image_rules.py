@@ -125,9 +125,9 @@ def require_alike(headers: Sequence[ImageHeader], place: Callable[[ImageHeader],
 
 def padding_of(headers: Sequence[ImageHeader]) -> int | None:
     """Return the stored value that fills pixels outside the reconstruction; raise Refusal where the series has two."""
-    stated = {header.padding for header in headers} - {None}
+    stated = {header.padding for header in headers if header.padding is not None}
     if len(stated) > 1:
-        raise Refusal(f"Pixel Padding Value (0028,0120) differs within the series: {sorted(filter(None, stated))}")
+        raise Refusal(f"Pixel Padding Value (0028,0120) differs within the series: {sorted(stated)}")
     return next(iter(stated), None)
 
 
