@@ -2,6 +2,7 @@
 
     HilumError
     ├── SettingsError            settings refuse to start the node            final
+    ├── AssociationError         the peer breaks the upper layer protocol   A-ABORT
     ├── ReceptionError           a C-STORE cannot be accepted
     │   ├── OutOfResources       disk full or I/O error            0xA700     retry
     │   ├── DataSetMismatch      data set is not its SOP class     0xA900     final
@@ -32,6 +33,15 @@ class HilumError(Exception):
 
 class SettingsError(HilumError):
     """Settings are missing, unknown, of the wrong type or contradict each other."""
+
+
+class AssociationError(HilumError):
+    """The peer breaks the upper layer protocol; the association is aborted with `abort_reason` of PS3.8 9.3.8."""
+
+    def __init__(self, message: str, *, abort_reason: int) -> None:
+        """Keep the reason that the A-ABORT PDU states."""
+        super().__init__(message)
+        self.abort_reason = abort_reason
 
 
 class ReceptionError(HilumError):

@@ -1,0 +1,102 @@
+"""Presentation contexts that the node accepts: every storage SOP class and Verification, in our order of syntaxes."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
+
+from pydicom._uid_dict import UID_dictionary
+from pynetdicom import AllStoragePresentationContexts
+from pynetdicom.presentation import PresentationContext
+
+VERIFICATION: Final = "1.2.840.10008.1.1"
+EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
+IMPLICIT_LITTLE: Final = "1.2.840.10008.1.2"
+EXPLICIT_BIG: Final = "1.2.840.10008.1.2.2"
+DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+
+_JPEG: Final = "1.2.840.10008.1.2.4."
+LOSSLESS: Final = (
+    # JPEG lossless SV1 and process 14, JPEG-LS, JPEG 2000, HTJ2K, JPEG XL; then the rare and retired ones.
+    *(_JPEG + number for number in ("70", "57", "80", "90", "92", "201", "202", "110", "58", "65", "66")),
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.1.98",
+    "1.2.840.10008.1.2.8.1",
+)
+LOSSY: Final = (
+    *(_JPEG + number for number in ("50", "51", "81", "91", "93", "203", "111", "112")),
+    *(_JPEG + str(number) for number in (52, 53, 54, 55, 56, 59, 60, 61, 62, 63, 64)),
+    *(_JPEG + number for number in ("100", "100.1", "101", "101.1", "102", "102.1", "103", "103.1")),
+    *(_JPEG + number for number in ("104", "104.1", "105", "105.1", "106", "106.1", "107", "108")),
+)
+ENCAPSULATED: Final = frozenset((*LOSSLESS, *LOSSY))
+TRANSFER_SYNTAXES: Final = (EXPLICIT_LITTLE, *LOSSLESS, *LOSSY, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
+"""In the order in which we choose among those that a context proposes (PS3.8 9.3.3.2 leaves it to the acceptor)."""
+
+# "Storage" in the name, yet not composite instances that C-STORE carries.
+_NOT_STORAGE: Final = frozenset(
+    ("1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2", "1.2.840.10008.5.1.1.27")
+)
+
+_SR: Final = "1.2.840.10008.5.1.4.1.1.88."
+_PRESENTATION_STATE: Final = "1.2.840.10008.5.1.4.1.1.11."
+_RT: Final = "1.2.840.10008.5.1.4.1.1.481."
+_ENCAPSULATED_DOCUMENT: Final = "1.2.840.10008.5.1.4.1.1.104."
+_DERIVED_CLASSES: Final = frozenset(
+    (
+        "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
+        "1.2.840.10008.5.1.4.1.1.66.5",  # Surface Segmentation
+        "1.2.840.10008.5.1.4.1.1.66.6",  # Tractography Results
+        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
+        "1.2.840.10008.5.1.4.1.1.66.8",  # Height Map Segmentation
+        "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
+        "1.2.840.10008.5.1.4.1.1.66.1",  # Spatial Registration
+        "1.2.840.10008.5.1.4.1.1.66.2",  # Spatial Fiducials
+        "1.2.840.10008.5.1.4.1.1.66.3",  # Deformable Spatial Registration
+        "1.2.840.10008.5.1.4.1.1.67",  # Real World Value Mapping
+        "1.2.840.10008.5.1.4.1.1.90.1",  # Content Assessment Results
+        "1.2.840.10008.5.1.4.1.1.77.1.5.3",  # Stereometric Relationship
+    )
+)
+_RT_IMAGES: Final = frozenset((_RT + "1", _RT + "23"))
+
+
+@cache
+def storage_classes() -> frozenset[str]:
+    """Return every storage SOP class: pynetdicom's, and the retired and rare ones that its list lacks."""
+    known = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
+    named = {uid for uid, entry in UID_dictionary.items() if entry[1] == "SOP Class" and "Storage" in entry[0]}
+    return frozenset((known | named) - _NOT_STORAGE)
+
+
+def supported_contexts(
+    requested: Sequence[PresentationContext], *, unknown_sop_classes: bool
+) -> list[PresentationContext]:
+    """Return our side of the contexts that a peer asks for; those that we refuse are left out.
+
+    Args:
+        requested: The peer's contexts.
+        unknown_sop_classes: Accept abstract syntaxes that the standard does not know as storage SOP classes.
+    """
+    classes = {str(context.abstract_syntax) for context in requested}
+    return [_context(uid) for uid in sorted(classes) if _is_accepted(uid, unknown_sop_classes=unknown_sop_classes)]
+
+
+def is_derived_class(sop_class_uid: str) -> bool:
+    """Return whether instances of the class are made from images and so never trigger a run.
+
+    SEG, SR with KO, PR, RT (its images apart), encapsulated documents, registrations and maps.
+    """
+    families = (_SR, _PRESENTATION_STATE, _RT, _ENCAPSULATED_DOCUMENT)
+    return sop_class_uid in _DERIVED_CLASSES or (sop_class_uid.startswith(families) and sop_class_uid not in _RT_IMAGES)
+
+
+def _is_accepted(uid: str, *, unknown_sop_classes: bool) -> bool:
+    return uid == VERIFICATION or uid in storage_classes() or (unknown_sop_classes and uid not in UID_dictionary)
+
+
+@cache
+def _context(abstract_syntax: str) -> PresentationContext:
+    context = PresentationContext()
+    context.abstract_syntax = abstract_syntax
+    context.transfer_syntax = list(TRANSFER_SYNTAXES)
+    return context
