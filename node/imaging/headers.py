@@ -64,6 +64,8 @@ def _inflated_elements(inflated: bytes) -> Elements:
         found = scan_inflated(inflated)
     except Unscannable:
         found = read_inflated(inflated)
+    if len(inflated) >= HEADER_BYTES and not found.pixel_length:
+        raise NotUnderstood(f"the deflated data set has no Pixel Data within its first {HEADER_BYTES >> 20} MiB")
     # It is an offset into the inflated bytes, not into the file.
     found.pixel_offset = None
     return found
