@@ -30,9 +30,10 @@ class PhantomPlan:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be painted."""
-        if not (1 <= self.slices <= 2000 and 32 <= self.size <= 2048 and self.spacing > 0):
+        if not (1 <= self.slices <= 2000 and 32 <= self.size <= 2048 and (self.slice_spacing_mm or 1.0) > 0):
             raise ValueError(
-                f"slices {self.slices} (1 to 2000), size {self.size} (32 to 2048) or spacing {self.spacing} is wrong"
+                f"slices {self.slices} (1 to 2000), size {self.size} (32 to 2048) or slice spacing "
+                f"{self.slice_spacing_mm} mm (above 0) is wrong"
             )
 
     @property
