@@ -17,6 +17,8 @@ from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
 _log = structlog.get_logger(__name__)
 SERVER_NAME = "hilum"
+NO_DEADLINE_S = 1e8
+"""Beyond this (three years) a deadline is none: threading cannot wait that long."""
 PLATFORM = "tensorflow_frozen_graph"
 
 
@@ -102,8 +104,9 @@ def _described(tensor: Tensor) -> messages.ModelMetadataResponse.TensorMetadata:
 
 
 def _remaining_s(context: grpc.ServicerContext) -> float | None:
-    """Seconds until the client's deadline; None where it set none."""
-    return context.time_remaining()
+    """Seconds until the client's deadline; None where it set none (gRPC then gives None or a time past all years)."""
+    remaining: float | None = context.time_remaining()
+    return None if remaining is None or remaining > NO_DEADLINE_S else remaining
 
 
 def _stop_if_unwanted(context: grpc.ServicerContext) -> None:
