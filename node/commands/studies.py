@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from node.index.history import ObjectPart, RunPart, StudyHistory
+    from node.index.instances import QuarantinedInstance
 
 
 def commands(app: typer.Typer) -> None:
@@ -29,16 +30,20 @@ def commands(app: typer.Typer) -> None:
 
 
 def studies(settings: SettingsFile = None) -> None:
-    """List the studies this node knows, newest first, with their state."""
+    """List the studies this node knows with their state, and the instances that were refused, with the reason."""
     from node.index.history import study_lines
+    from node.index.instances import quarantined
 
     with _index(settings) as engine:
-        lines = study_lines(engine)
+        lines, refused = study_lines(engine), quarantined(engine, most=50)
     table = Table("Study Instance UID", "State", "Images", "Results", "Sent", "Last image")
     for line in lines:
         counts = (str(line.instances), str(line.objects), str(line.sent))
         table.add_row(line.study_uid, _colored(line.state), *counts, _local(line.last_received_at))
-    Console().print(table if lines else "No study has arrived yet.")
+    console = Console()
+    console.print(table if lines else "No study has arrived yet.")
+    if refused:
+        console.print(_refused_table(refused))
 
 
 def study(uid: StudyUid, settings: SettingsFile = None) -> None:
@@ -81,6 +86,13 @@ def reindex(settings: SettingsFile = None) -> None:
         )
     if counts.damaged:
         raise typer.Exit(1)
+
+
+def _refused_table(refused: "tuple[QuarantinedInstance, ...]") -> Table:
+    table = Table("Refused instance", "From", "At", "Why", title="Set aside; the bytes lie in the state directory")
+    for item in refused:
+        table.add_row(item.sop_instance_uid, item.calling_ae_title, _local(item.received_at), item.reason)
+    return table
 
 
 @contextmanager

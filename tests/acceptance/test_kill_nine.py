@@ -1,0 +1,89 @@
+"""kill -9 of the node, again and again, in a stream of studies: nothing acknowledged is lost, nothing comes twice."""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from node.index.engine import open_index
+from node.index.instances import find_instance
+from node.testing.modality import Modality
+from node.testing.pacs import StandInPacs
+from node.testing.phantom import PhantomTruth
+from tests.node_process import NodeProcess
+from tests.waiting import wait_until
+
+STUDIES, KILLS, SEED = 24, 20, 20261121
+
+
+class Stream:
+    """Sends studies one after another, each until all of its images are acknowledged; keeps the ledger."""
+
+    def __init__(self, studies: Sequence[PhantomTruth], port: int) -> None:
+        self.studies = studies
+        self.acknowledged: set[Path] = set()
+        self.done = threading.Event()
+        self._modality = Modality("HILUM", "127.0.0.1", port, timeout_s=10)
+        self._pause = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        for study in self.studies:
+            while not set(study.files) <= self.acknowledged:
+                report = self._modality.send(study.files[0].parent)
+                self.acknowledged |= {item.path for item in report.of("SENT")}
+                self._pause.wait(0.05)
+        self.done.set()
+
+
+def test_twenty_kills_lose_nothing_and_double_nothing(
+    bright_node: NodeProcess, pacs: StandInPacs, small_study: Callable[[int], PhantomTruth]
+) -> None:
+    chance = random.Random(SEED)
+    studies = [small_study(seed) for seed in range(1, STUDIES + 1)]
+    stream = Stream(studies, bright_node.port)
+    bright_node.start()
+    stream.start()
+    for _ in range(KILLS):
+        # A moment of chance: some way into the log of this life of the node, wherever that is in its work.
+        mark = len(bright_node.log()) + chance.randrange(200, 6000)
+        quiet = threading.Event()
+        wait_until(
+            lambda mark=mark, quiet=quiet: len(bright_node.log()) >= mark or quiet.wait(chance.uniform(0.05, 0.6)),
+            what="the moment to kill",
+        )
+        bright_node.kill()
+        bright_node.start()
+    wait_until(stream.done.is_set, timeout_s=180, what="the acknowledgement of every image")
+    states = bright_node.wait_for_end(STUDIES)
+    bright_node.stop()
+
+    assert set(states) == {study.study_uid for study in studies}
+    assert set(states.values()) == {"DONE"}
+    engine = open_index(bright_node.state / "index.sqlite", store_directory=bright_node.state / "store")
+    for study in studies:
+        for path in study.files:
+            received = find_instance(engine, sop_instance_uid_of(path))
+            assert received is not None
+            assert received.path.is_file()
+    engine.dispose()
+    expected = set()
+    for study in studies:
+        history = bright_node.history(study.study_uid)
+        assert history is not None
+        newest = max(history.generations, key=lambda part: part.count)
+        assert newest.instances == len(study.files)
+        expected |= {part.sop_instance_uid for part in history.objects}
+    held = {item.sop_instance_uid for item in pacs.objects}
+    assert held == expected
+    resent = sum(count - 1 for count in pacs.copies.values())
+    print(f"{KILLS} kills, {len(stream.acknowledged)} images, {len(held)} objects at the PACS, {resent} sent again")
+
+
+def sop_instance_uid_of(path: Path) -> str:
+    from node.imaging.headers import read_header
+
+    return read_header(path).sop.sop_instance_uid
