@@ -11,7 +11,9 @@ from pydicom.uid import CTImageStorage
 
 from node.domain.evidence import EvidenceKind, EvidenceObject, EvidenceSet
 from node.domain.instances import SopReference
+from node.errors import EvidenceRejected
 from node.results import uids
+from node.results.linter import lint
 from node.results.request import EvidenceRequest
 from node.results.segmentation import build_segmentation
 from node.results.source_series import SourceSeries, source_series
@@ -37,6 +39,7 @@ def write_evidence(request: EvidenceRequest, outbox: Outbox) -> EvidenceSet:
     source = source_series(request.volume, request.headers)
     work = outbox.work_directory()
     objects = write_objects(request, source, work)
+    _check(request, source, work, objects, outbox)
     evidence = EvidenceSet(
         key=request.key,
         directory=work,
@@ -55,6 +58,22 @@ def write_evidence(request: EvidenceRequest, outbox: Outbox) -> EvidenceSet:
         seconds=round(time.perf_counter() - started, 3),
     )
     return published
+
+
+def _check(
+    request: EvidenceRequest, source: SourceSeries, work: Path, objects: tuple[EvidenceObject, ...], outbox: Outbox
+) -> None:
+    """Quarantine the set and raise EvidenceRejected where a rule of severity error is broken."""
+    violations = lint([work / item.file_name for item in objects], source)
+    for violation in violations:
+        _log.info("evidence_linted", evidence_key=request.key, reason=str(violation))
+    errors = tuple(str(violation) for violation in violations if violation.severity == "error")
+    if errors:
+        place = outbox.quarantine(work, request.key, errors)
+        raise EvidenceRejected(
+            f"the evidence {request.key} breaks {len(errors)} rule(s) and lies in {place}: {' | '.join(errors)}. "
+            f"Remedy: report this; nothing was sent."
+        )
 
 
 def write_objects(request: EvidenceRequest, source: SourceSeries, directory: Path) -> tuple[EvidenceObject, ...]:
