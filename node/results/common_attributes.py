@@ -78,7 +78,7 @@ def _set_times(dataset: Dataset, decided_at: datetime, source_offset: str) -> No
     local = decided_at.astimezone(_zone(source_offset))
     date, time = local.strftime("%Y%m%d"), local.strftime("%H%M%S")
     dataset.TimezoneOffsetFromUTC = local.strftime("%z")[:5]
-    for entity in ("InstanceCreation", "Series", "Content"):
+    for entity in ("InstanceCreation", "Content"):
         setattr(dataset, f"{entity}Date", date)
         setattr(dataset, f"{entity}Time", time)
 

@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage
 
 from node.domain.evidence import EvidenceKind, EvidenceObject, EvidenceSet
 from node.domain.instances import SopReference
-from node.errors import EvidenceRejected
+from node.errors import EvidenceRejected, OutOfResources
 from node.results import uids
 from node.results.linter import lint
 from node.results.request import EvidenceRequest
@@ -36,8 +36,23 @@ def write_evidence(request: EvidenceRequest, outbox: Outbox) -> EvidenceSet:
     if existing is not None:
         return existing
     started = time.perf_counter()
-    source = source_series(request.volume, request.headers)
     work = outbox.work_directory()
+    try:
+        published = _publish(request, outbox, work)
+    finally:
+        outbox.drop(work)  # gone already where it was published or quarantined
+    _log.info(
+        "evidence_written",
+        evidence_key=request.key,
+        study_uid=request.signature.study_uid,
+        count=len(published.objects),
+        seconds=round(time.perf_counter() - started, 3),
+    )
+    return published
+
+
+def _publish(request: EvidenceRequest, outbox: Outbox, work: Path) -> EvidenceSet:
+    source = source_series(request.volume, request.headers)
     objects = write_objects(request, source, work)
     _check(request, source, work, objects, outbox)
     evidence = EvidenceSet(
@@ -49,22 +64,14 @@ def write_evidence(request: EvidenceRequest, outbox: Outbox) -> EvidenceSet:
         objects=objects,
         made_at=request.signature.decided_at,
     )
-    published = outbox.adopt_or_publish(work, evidence)
-    _log.info(
-        "evidence_written",
-        evidence_key=request.key,
-        study_uid=request.signature.study_uid,
-        count=len(objects),
-        seconds=round(time.perf_counter() - started, 3),
-    )
-    return published
+    return outbox.adopt_or_publish(work, evidence)
 
 
 def _check(
     request: EvidenceRequest, source: SourceSeries, work: Path, objects: tuple[EvidenceObject, ...], outbox: Outbox
 ) -> None:
     """Quarantine the set and raise EvidenceRejected where a rule of severity error is broken."""
-    violations = lint([work / item.file_name for item in objects], source)
+    violations = lint([work / item.file_name for item in objects], source, per_instance=request.findings.per_instance)
     for violation in violations:
         _log.info("evidence_linted", evidence_key=request.key, reason=str(violation))
     errors = tuple(str(violation) for violation in violations if violation.severity == "error")
@@ -89,7 +96,12 @@ def write_objects(request: EvidenceRequest, source: SourceSeries, directory: Pat
 
 def _written(kind: EvidenceKind, dataset: Dataset, directory: Path) -> EvidenceObject:
     path = directory / f"{kind.lower()}-1.dcm"
-    dataset.save_as(path, enforce_file_format=True)
+    try:
+        dataset.save_as(path, enforce_file_format=True)
+    except OSError as error:
+        raise OutOfResources(
+            f"{path.name} cannot be written: {error.strerror}. Remedy: free space on the disk."
+        ) from error
     return EvidenceObject(
         kind=kind,
         sop=SopReference(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID)),

@@ -22,8 +22,8 @@ def _shared_tracking(inspected: Inspected) -> Iterator[str]:
     groups = {
         (_text(group, concepts.TRACKING_IDENTIFIER), _text(group, concepts.TRACKING_UID)) for group in inspected.groups
     }
-    one_class_each = len(inspected.segments) < len(inspected.groups)
-    if segments != groups and not one_class_each:
+    untracked = [identifier for identifier in segments if not all(identifier)]
+    if untracked or (inspected.per_instance and segments != groups):
         yield "segments and groups do not carry the same tracking identifiers and UIDs"
 
 

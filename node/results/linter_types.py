@@ -20,6 +20,8 @@ class Inspected:
     segmentation: Dataset | None
     report: Dataset
     source: SourceSeries
+    per_instance: bool = True
+    """Each segment is one finding."""
 
     @property
     def objects(self) -> tuple[Dataset, ...]:

@@ -29,18 +29,22 @@ def implementation_version_name() -> str:
 
 
 def set_equipment(dataset: Dataset, request: EvidenceRequest) -> None:
-    """Set General Equipment and Enhanced General Equipment (PS3.3 C.7.5.1, C.7.5.2) and Contributing Equipment."""
+    """Set General and Enhanced General Equipment (PS3.3 C.7.5.1, C.7.5.2) and Contributing Equipment.
+
+    The equipment is the model alone, because all instances of a series share it; the contribution names the node too.
+    """
     _describe(dataset, request)
     item = Dataset()
     item.PurposeOfReferenceCodeSequence = Sequence([coded(concepts.PROCESSING_EQUIPMENT)])
     _describe(item, request)
+    item.SoftwareVersions = [model_version(request), f"hilum {node_version()}"]
     item.ContributionDescription = f"{request.manifest.identity.title}, bundle SHA-256 {request.model.digest}"
     dataset.ContributingEquipmentSequence = Sequence([item])
 
 
-def software_versions(request: EvidenceRequest) -> list[str]:
-    """Say the model's version, then the node's."""
-    return [f"{request.model.name} {request.model.version}", f"hilum {node_version()}"]
+def model_version(request: EvidenceRequest) -> str:
+    """Say the model's name and version."""
+    return f"{request.model.name} {request.model.version}"
 
 
 def algorithm_parameters(request: EvidenceRequest) -> list[str]:
@@ -92,7 +96,7 @@ def _describe(dataset: Dataset, request: EvidenceRequest) -> None:
     dataset.Manufacturer = request.manifest.identity.manufacturer
     dataset.ManufacturerModelName = request.model.name
     dataset.DeviceSerialNumber = request.signature.device_serial_number
-    dataset.SoftwareVersions = software_versions(request)
+    dataset.SoftwareVersions = model_version(request)
     dataset.DeviceUID = uids.device_uid(request.model.digest)
     if request.signature.institution_name:
         dataset.InstitutionName = request.signature.institution_name

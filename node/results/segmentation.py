@@ -17,7 +17,7 @@ from node.results import findings_builder, uids
 from node.results.coding import coded
 from node.results.common_attributes import reference_images, sign
 from node.results.profiles import PROFILES, content_description, series_description, series_number
-from node.results.provenance import node_version, segment_algorithm
+from node.results.provenance import model_version, segment_algorithm
 from node.results.request import EvidenceRequest
 from node.results.source_series import SourceSeries
 
@@ -70,7 +70,7 @@ def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Datase
         instance_number=request.instance_number,
         manufacturer=request.manifest.identity.manufacturer,
         manufacturer_model_name=request.model.name,
-        software_versions=node_version(),
+        software_versions=model_version(request),
         device_serial_number=request.signature.device_serial_number,
         content_label="AI_RESULT",
         content_description=content_description(title),

@@ -73,16 +73,19 @@ def _content(request: EvidenceRequest, source: SourceSeries) -> list[ContentItem
 
 def _procedures_reported(source: SourceSeries) -> list[CodeContentItem]:
     """Report the procedure that the study states, else the modality's (CID 100)."""
-    stated = [recoded(item) for item in source.first.get("ProcedureCodeSequence") or [] if item.get("CodeValue")]
-    values = [
-        Code(str(item.CodeValue), str(item.get("CodingSchemeDesignator") or ""), str(item.get("CodeMeaning") or ""))
-        for item in stated
-    ]
-    usable = [value for value in values if value.scheme and value.meaning] or [concepts.procedure_of(source.modality)]
+    stated = (recoded(item) for item in source.first.get("ProcedureCodeSequence") or [])
+    codes = [code for item in stated if (code := _usable_code(item)) is not None]
     return [
-        CodeContentItem(coded(concepts.PROCEDURE_REPORTED), coded(value), RelationshipTypeValues.HAS_CONCEPT_MOD)
-        for value in usable
+        CodeContentItem(coded(concepts.PROCEDURE_REPORTED), coded(code), RelationshipTypeValues.HAS_CONCEPT_MOD)
+        for code in codes or [concepts.procedure_of(source.modality)]
     ]
+
+
+def _usable_code(item: Dataset) -> Code | None:
+    """Return a code that keeps the lengths of PS3.3 8.8; None where a part is missing or too long."""
+    parts = [str(item.get(key) or "") for key in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")]
+    fits = all(0 < len(part) <= most for part, most in zip(parts, (16, 16, 64), strict=True))
+    return Code(*parts) if fits else None
 
 
 def _imaging_measurements(request: EvidenceRequest, source: SourceSeries) -> ContainerContentItem:
