@@ -8,7 +8,7 @@ from typing import BinaryIO, Final
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -26,6 +26,7 @@ MALFORMED: Final = (
     InvalidDicomError,
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     LookupError,
     NotImplementedError,
@@ -64,8 +65,10 @@ def read_elements(path: Path) -> Elements:
             sought = _PixelsSought(file)
             data_set = read_partial(file, stop_when=sought, specific_tags=_TAGS)
             return _elements(data_set, transfer_syntax, sought)
+    except InvalidDicomError as error:
+        raise NotUnderstood("no DICOM Part 10 file: the prefix DICM is missing (PS3.10 7.1)") from error
     except MALFORMED as error:
-        raise NotUnderstood(f"no DICOM Part 10 file that can be read: {type(error).__name__}: {error}") from error
+        raise _malformed(error) from None
 
 
 def read_inflated(inflated: bytes) -> Elements:
@@ -80,7 +83,12 @@ def read_inflated(inflated: bytes) -> Elements:
             )
             return _elements(data_set, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, sought)
     except MALFORMED as error:
-        raise NotUnderstood(f"inflated data set cannot be read: {type(error).__name__}: {error}") from error
+        raise _malformed(error) from None
+
+
+def _malformed(error: Exception) -> NotUnderstood:
+    # Only the kind of the error, and no cause: pydicom's messages quote the bytes, and those may be the patient's name.
+    return NotUnderstood(f"the data set is malformed ({type(error).__name__}): send the instance again")
 
 
 def _elements(data_set: Dataset, transfer_syntax: str, sought: _PixelsSought) -> Elements:
