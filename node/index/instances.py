@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from node.domain.instances import ReceivedInstance, SopReference
 from node.index.engine import store_directory_of, writing
+from node.index.group_commit import commit_together
 from node.index.rows import as_row_time, as_time, insert_missing
 from node.index.tables import (
     evidence_object,
@@ -62,7 +63,8 @@ def record_instance(engine: Engine, received: ReceivedInstance, *, size: int, de
         NEW, or SAME or CONFLICT where the SOP Instance UID is known; then nothing changes.
     """
     row = _instance_row(engine, received, size=size, derived=derived)
-    with writing(engine) as connection:
+
+    def insert_row(connection: Connection) -> Reception:
         if insert_missing(connection, instance, [row]):
             if not derived:
                 _open_study(connection, received.study_uid, as_row_time(received.received_at))
@@ -70,7 +72,9 @@ def record_instance(engine: Engine, received: ReceivedInstance, *, size: int, de
         known = connection.execute(
             select(instance.c.data_set_digest).where(instance.c.sop_instance_uid == received.sop.sop_instance_uid)
         ).scalar_one()
-    return Reception.SAME if known == received.data_set_digest else Reception.CONFLICT
+        return Reception.SAME if known == received.data_set_digest else Reception.CONFLICT
+
+    return commit_together(engine, insert_row)
 
 
 def record_variant(engine: Engine, received: ReceivedInstance, *, note: str) -> None:
