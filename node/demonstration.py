@@ -61,17 +61,28 @@ class Shown:
 class Demonstration:
     """One demonstration in one directory, which it owns: what an earlier one left there is removed."""
 
-    def __init__(self, directory: Path, *, folder: Path | None, slices: int, stop: Event, on_step: OnStep) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        inference: InferenceSettings,
+        *,
+        folder: Path | None,
+        slices: int,
+        stop: Event,
+        on_step: OnStep,
+    ) -> None:
         """Name what is to be shown; nothing starts yet.
 
         Args:
             directory: takes the node's state, the stand-in PACS, the phantom and the pictures.
+            inference: which models run; the service is started on a free port.
             folder: DICOM files to send; None sends the phantom.
             slices: slices of the phantom.
             stop: ends the demonstration early.
             on_step: told what is being done.
         """
         self._directory, self._folder, self._slices = directory, folder, slices
+        self._inference = inference.model_copy(update={"endpoint": "127.0.0.1:0"})
         self._stop, self._on_step = stop, on_step
         self._readings: list[Reading] = []
         self._sheets: list[Path] = []
@@ -107,7 +118,7 @@ class Demonstration:
             listener=ListenerSettings(port=0),
             store=StoreSettings(state_directory=self._directory / "state", low_disk_bytes=256 << 20),
             completion=CompletionSettings(settle_s=1.0),
-            inference=InferenceSettings(endpoint="127.0.0.1:0"),
+            inference=self._inference,
             destinations=(pacs.destination(),),
         )
 

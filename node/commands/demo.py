@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from node.commands.options import ModelsDirectory
 from node.commands.stopping import stop_event
-from node.settings import LogSettings
+from node.settings import InferenceSettings, LogSettings
 
 if TYPE_CHECKING:
     from node.demonstration import Shown
@@ -28,6 +29,7 @@ def demo(
         "demo"
     ),
     slices: Annotated[int, typer.Option(min=20, max=300, help="Slices of the phantom.")] = 120,
+    models: ModelsDirectory = None,
 ) -> None:
     """Start service, node and a stand-in PACS, send a chest CT, and show what comes back."""
     from node import logs
@@ -43,7 +45,9 @@ def demo(
             progress.update(task, description=text)
             console.print(f"[dim]•[/dim] {text}")
 
-        shown = Demonstration(keep, folder=folder, slices=slices, stop=stop_event(), on_step=on_step).run()
+        inference = InferenceSettings(models_directory=models)
+        stop = stop_event()
+        shown = Demonstration(keep, inference, folder=folder, slices=slices, stop=stop, on_step=on_step).run()
     _show(console, shown, keep)
     if not shown.results:
         raise typer.Exit(1)
