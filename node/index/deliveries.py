@@ -19,7 +19,7 @@ from node.index.engine import writing
 from node.index.history import add_event
 from node.index.rows import as_optional_time, as_row_time, as_time, insert_missing
 from node.index.runs import end_run_with_evidence
-from node.index.tables import delivery, evidence_object, evidence_set, retry_request
+from node.index.tables import delivery, evidence_object, evidence_set, retry_request, run
 
 DeliveryState = Literal["PENDING", "SENT", "REFUSED"]
 _EVENT_OF_STATE = {"SENT": "evidence_delivered", "REFUSED": "delivery_refused", "PENDING": "delivery_delayed"}
@@ -29,11 +29,11 @@ _EVENT_OF_STATE = {"SENT": "evidence_delivered", "REFUSED": "delivery_refused", 
 class Undelivered:
     """A set of which at least one object is still to reach a destination."""
 
+    study_uid: str
     evidence_key: str
     destination: str
-    attempts: int
-    """Most attempts that any object of the set has had there."""
     next_attempt_at: datetime | None
+    """None: at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,21 +145,29 @@ def undelivered(engine: Engine) -> tuple[Undelivered, ...]:
         .group_by(delivery.c.evidence_key, delivery.c.destination)
         .subquery()
     )
-    attempts = (
-        select(func.max(delivery.c.attempts))
-        .where(delivery.c.evidence_key == pending.c.evidence_key, delivery.c.destination == pending.c.destination)
-        .scalar_subquery()
-    )
     query = (
-        select(pending, attempts.label("attempts"))
+        select(pending, evidence_set.c.study_uid)
         .join(evidence_set, evidence_set.c.evidence_key == pending.c.evidence_key)
         .order_by(evidence_set.c.made_at)
     )
     with engine.connect() as connection:
         return tuple(
-            Undelivered(row.evidence_key, row.destination, row.attempts, as_optional_time(row.next))
+            Undelivered(row.study_uid, row.evidence_key, row.destination, as_optional_time(row.next))
             for row in connection.execute(query)
         )
+
+
+def undelivered_of_run(engine: Engine, run_id: str) -> tuple[tuple[str, str], ...]:
+    """Return (evidence key, destination) of what a run's evidence set still has to reach."""
+    query = (
+        select(delivery.c.evidence_key, delivery.c.destination)
+        .join(run, run.c.evidence_key == delivery.c.evidence_key)
+        .where(run.c.run_id == run_id, delivery.c.state == "PENDING")
+        .distinct()
+        .order_by(delivery.c.destination)
+    )
+    with engine.connect() as connection:
+        return tuple((row.evidence_key, row.destination) for row in connection.execute(query))
 
 
 def reopen_refused(engine: Engine, study_uid: str) -> int:

@@ -135,15 +135,15 @@ def record_verdicts(engine: Engine, run_id: str, verdicts: Sequence[Verdict]) ->
             connection.execute(insert(verdict), rows)
 
 
-def begin_evidence(engine: Engine, run_id: str) -> int:
-    """Mark that make_evidence begins; return how often it began before without ending in order."""
+def begin_evidence(engine: Engine, run_id: str, *, most: int) -> bool:
+    """Mark that make_evidence begins; False, and nothing marked, where it began `most` times without an end."""
     with writing(engine) as connection:
-        connection.execute(
+        changed = connection.execute(
             update(run)
-            .where(run.c.run_id == run_id)
+            .where(run.c.run_id == run_id, run.c.state.in_(UNFINISHED), run.c.started < most)
             .values(state="RUNNING", reason="evidence is being made", started=run.c.started + 1)
-        )
-        return int(connection.execute(select(run.c.started).where(run.c.run_id == run_id)).scalar_one()) - 1
+        ).rowcount
+    return changed > 0
 
 
 def put_back(engine: Engine, run_id: str, reason: str) -> None:

@@ -31,8 +31,8 @@ class DeliveryRecord:
     sent: int
     refused: int
     delayed: int
-    attempts: int
-    """Most attempts that any of the set's objects has had at this destination."""
+    answered: bool
+    """The peer gave a DIMSE answer to at least one object: it is there."""
     wait_s: float | None
     """Seconds until the next attempt; None when nothing is left to send."""
 
