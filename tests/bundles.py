@@ -1,6 +1,8 @@
-"""Bundles that only tests use: real frozen graphs, built in a child process so that the caller loads no TensorFlow."""
+"""Bundles that only tests use: real frozen graphs, built in a child process so that the caller loads no TensorFlow.
 
-import argparse
+`python -m tests.bundles DIR` is that child.
+"""
+
 import atexit
 import functools
 import shutil
@@ -9,7 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from protos.model_manifest import ModelBundle, ModelManifest, open_bundle
+from protos.model_manifest import (
+    MANIFEST_FILE,
+    ModelBundle,
+    ModelManifest,
+    open_bundle,
+    read_manifest,
+    write_digest_list,
+    write_manifest,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 THRESHOLD_NAME = "bright_regions"
@@ -68,26 +78,31 @@ def threshold_manifest(
 def threshold_bundle(
     directory: Path, *, modality: tuple[str, ...] = ("CT", "MR"), name: str = THRESHOLD_NAME, version: str = "1"
 ) -> ModelBundle:
-    """Put the threshold model into the models directory `directory`; built once a test session, then copied."""
-    built = _built_once(modality, name, version)
+    """Put the threshold model into the models directory `directory`.
+
+    The graph is built once a test session; another name, version or modality is another manifest beside the same graph.
+    """
+    built = _built_once()
     target = directory / name / version
     shutil.copytree(built, target)
+    golden = read_manifest(built / MANIFEST_FILE).golden
+    manifest = threshold_manifest(modality, name, version).model_copy(update={"golden": golden})
+    write_manifest(manifest, target / MANIFEST_FILE)
+    write_digest_list(target)
     return open_bundle(target)
 
 
 @functools.cache
-def _built_once(modality: tuple[str, ...], name: str, version: str) -> Path:
+def _built_once() -> Path:
     cache = Path(tempfile.mkdtemp(prefix="hilum-bundles-"))
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
-    command = [sys.executable, "-m", "tests.bundles", str(cache), "--name", name, "--version", version]
-    done = subprocess.run(
-        [*command, *(f"--modality={item}" for item in modality)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "tests.bundles", str(cache)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return cache / name / version
+    return cache / THRESHOLD_NAME / "1"
 
 
-def _build(directory: Path, modality: tuple[str, ...], name: str, version: str) -> None:
+def _build(directory: Path) -> None:
     import numpy as np
     import tensorflow as tf
 
@@ -104,18 +119,8 @@ def _build(directory: Path, modality: tuple[str, ...], name: str, version: str) 
     image[1:3, 10:14, 10:14] = 1000
     rescale = {"slope": np.ones(4, np.float32), "intercept": np.full(4, -1024, np.float32)}
     golden = {"image": image, "spacing": np.array([2, 1, 1], np.float32), **rescale}
-    export_bundle(bright, threshold_manifest(modality, name, version), directory, golden)
-
-
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("directory", type=Path)
-    parser.add_argument("--name", default=THRESHOLD_NAME)
-    parser.add_argument("--version", default="1")
-    parser.add_argument("--modality", action="append", default=[])
-    given = parser.parse_args()
-    _build(given.directory, tuple(given.modality) or ("CT", "MR"), given.name, given.version)
+    export_bundle(bright, threshold_manifest(), directory, golden)
 
 
 if __name__ == "__main__":
-    _main()
+    _build(Path(sys.argv[1]))
