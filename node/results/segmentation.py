@@ -21,6 +21,8 @@ from node.results.provenance import model_version, segment_algorithm
 from node.results.request import EvidenceRequest
 from node.results.source_series import SourceSeries
 
+_PER_FRAME = ("SegmentIdentificationSequence", "PlanePositionSequence", "DerivationImageSequence")
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -80,6 +82,7 @@ def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Datase
     )
     dataset.ContentCreatorName = None  # type 2 of the Content Identification macro
     _set_dimension_organization(dataset)
+    _move_to_frames(dataset)
     sign(dataset, request, source)
     return dataset
 
@@ -132,3 +135,13 @@ def _set_dimension_organization(dataset: Dataset) -> None:
     uid = uids.dimension_organization_uid(dataset.SOPInstanceUID)
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid
+
+
+def _move_to_frames(dataset: Dataset) -> None:
+    """Move what highdicom shares, where all frames have the same, to each frame: there viewers look for it."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    for keyword in _PER_FRAME:
+        if keyword in shared:
+            for frame in dataset.PerFrameFunctionalGroupsSequence:
+                frame[keyword] = shared[keyword]
+            del shared[keyword]
