@@ -1,0 +1,1 @@
+"""Benchmarks: what the node costs beside a straightforward one, in the same run, with the results checked."""
