@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from node.domain.instances import ImageHeader
@@ -37,11 +38,16 @@ def _identity(header: ImageHeader) -> str:
     for name, uid in uids.items():
         if not uid:
             return f"{name} is empty: results could not refer to the image"
-        if len(uid) > _LONGEST_UID or not _UID.fullmatch(uid):
+        if not _is_uid(uid):
             return (
                 f"{name} is {uid[:_LONGEST_UID]!r}, which is no UID (PS3.5 9.1): results could not refer to the image"
             )
     return ""
+
+
+@lru_cache(maxsize=256)
+def _is_uid(text: str) -> bool:
+    return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
 
 
 def _content(header: ImageHeader) -> str:

@@ -141,10 +141,11 @@ def _pixel_spacing(headers: Sequence[ImageHeader], named: dict[int, str]) -> tup
     if first is None or min(first) <= 0:
         raise GeometryRefusal(f"Pixel Spacing (0028,0030) is {first or 'absent'}: the size of a pixel is unknown")
     for header in headers:
-        if header.pixel_spacing is None or not np.allclose(header.pixel_spacing, first, rtol=1e-3, atol=0):
+        stated = header.pixel_spacing
+        if stated != first and (stated is None or not np.allclose(stated, first, rtol=1e-3, atol=0)):
             raise GeometryRefusal(
                 f"Pixel Spacing (0028,0030) differs within the series: {first} at {named[id(headers[0])]}, "
-                f"{header.pixel_spacing} at {named[id(header)]}"
+                f"{stated} at {named[id(header)]}"
             )
     return first
 

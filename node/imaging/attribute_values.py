@@ -7,6 +7,7 @@ caller names the attribute.
 import math
 import re
 import warnings
+from functools import lru_cache
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.valuerep import TEXT_VR_DELIMS
@@ -44,6 +45,8 @@ def texts(raw: bytes) -> tuple[str, ...]:
     return tuple(part.strip(_PADDING) for part in whole.split("\\")) if whole else ()
 
 
+# The slices of a series repeat theirs: orientation, spacing, rescale.
+@lru_cache(maxsize=64)
 def decimals(raw: bytes) -> tuple[float, ...]:
     """Return the values of a DS attribute; () where empty. Raise ValueError for what is not a finite number."""
     stripped = raw.strip(b" \0")
@@ -61,6 +64,14 @@ def _decimal(part: bytes) -> float:
     return number
 
 
+def vector(raw: bytes, count: int) -> tuple[float, ...] | None:
+    """Return the values of a DS attribute that has `count` of them."""
+    values = decimals(raw)
+    if len(values) not in (0, count):
+        raise ValueError(f"{len(values)} values, where {count} are needed")
+    return values or None
+
+
 def decimal(raw: bytes) -> float | None:
     """Return the one value of a DS attribute."""
     values = decimals(raw)
@@ -71,7 +82,7 @@ def decimal(raw: bytes) -> float | None:
 
 def integer(raw: bytes) -> int | None:
     """Return the one value of an IS attribute; "12.0" is taken for 12, as some devices write it."""
-    value = decimal(raw)
+    value = decimal(raw) if raw else None
     if value is None:
         return None
     if value != int(value):
@@ -90,5 +101,5 @@ def short(raw: bytes, *, little_endian: bool, signed: bool = False) -> int | Non
 
 def age_years(raw: bytes) -> float | None:
     """Return Patient's Age (AS: 045Y, 018M, 003W, 010D) in years; None where it says nothing one can use."""
-    match = _AGE.fullmatch(text(raw))
+    match = _AGE.fullmatch(text(raw)) if raw else None
     return int(match[1]) * _YEARS[match[2].upper()] if match else None

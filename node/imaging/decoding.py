@@ -48,8 +48,7 @@ def _deflated(header: ImageHeader) -> NDArray[Any]:
     needed = header.rows * header.columns * header.bits_allocated // 8
     descriptor = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _, position = scan_meta(descriptor)
-        inflated = inflate(descriptor, position, HEADER_BYTES + needed)
+        inflated = inflate(descriptor, scan_meta(descriptor).position, HEADER_BYTES + needed)
     except (Unscannable, NotUnderstood) as error:
         raise decoding_error(header, str(error)) from error
     finally:

@@ -5,6 +5,7 @@ encapsulated transfer syntaxes are Explicit VR Little Endian too (PS3.5 A.4), so
 """
 
 import os
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
@@ -33,9 +34,9 @@ def _little_endian(tag: int) -> int:
     return (tag >> 16) | (tag & 0xFFFF) << 16
 
 
-_WANTED: Final = {_little_endian(tag): keyword for tag, keyword in KEYWORDS.items()}
 _PIXEL_DATA: Final = _little_endian(PIXEL_DATA)
 _MODALITY_LUT: Final = _little_endian(MODALITY_LUT_SEQUENCE)
+_WANTED: Final = {_little_endian(tag): keyword for tag, keyword in KEYWORDS.items()}
 _TRANSFER_SYNTAX: Final = _little_endian(0x00020010)
 _ITEM: Final = _little_endian(0xFFFEE000)
 _ITEM_END: Final = _little_endian(0xFFFEE00D)
@@ -46,8 +47,18 @@ class Unscannable(Exception):
     """The file is not in the common encoding that the scanner knows: a signal to take the other way, no error."""
 
 
-def scan_meta(descriptor: int) -> tuple[str, int]:
-    """Return the transfer syntax of the open Part 10 file and where its data set begins; raise Unscannable."""
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What the file meta group says, and the first bytes of the file, read for it."""
+
+    transfer_syntax: str
+    position: int
+    """Where the data set begins."""
+    start: bytes
+
+
+def scan_meta(descriptor: int) -> Meta:
+    """Return the file meta of an open Part 10 file; raise Unscannable."""
     start = os.pread(descriptor, _WINDOW_BYTES, 0)
     if start[128:_PREAMBLE_BYTES] != b"DICM":
         raise Unscannable
@@ -64,14 +75,15 @@ def scan_meta(descriptor: int) -> tuple[str, int]:
         if tag == _TRANSFER_SYNTAX:
             transfer_syntax = start[position + 8 : position + 8 + length].rstrip(b"\0 ").decode("latin-1")
         position += head + length
-    return transfer_syntax, position
+    return Meta(transfer_syntax, position, start)
 
 
-def scan_data_set(descriptor: int, transfer_syntax: str, position: int) -> Elements:
-    """Return the elements of the data set at `position` of an open file; raise Unscannable."""
-    if not _is_known(transfer_syntax):
+def scan_data_set(descriptor: int, meta: Meta) -> Elements:
+    """Return the elements of the data set of an open file; raise Unscannable."""
+    if not _is_known(meta.transfer_syntax):
         raise Unscannable
-    return _Scan(descriptor, os.fstat(descriptor).st_size).elements(position, transfer_syntax)
+    scan = _Scan(descriptor, os.fstat(descriptor).st_size, meta.start)
+    return scan.elements(meta.position, meta.transfer_syntax)
 
 
 def scan_inflated(inflated: bytes) -> Elements:
@@ -101,21 +113,39 @@ class _Scan:
     def elements(self, position: int, transfer_syntax: str) -> Elements:
         """Walk the top level from `position` to Pixel Data or the end of the file."""
         found = Elements(transfer_syntax)
-        while self._reach(position, 8):
-            tag, vr, length = _ELEMENT(self.window, position - self.base)
-            if vr in _SHORT:
-                position += 8
-            else:
-                position, length = self._long_form(position, vr)
-            if tag == _PIXEL_DATA:
-                return _with_pixels(found, position, length)
+        # The loop runs for every element of every image: names are local, `at` counts in the window.
+        fields, window, size, at = found.fields, self.window, len(self.window), position - self.base
+        base = self.base
+        while True:
+            if at + 8 > size:
+                if not self._reach(base + at, 8):
+                    break
+                window, size, at, base = self.window, len(self.window), base + at - self.base, self.base
+            tag, vr, length = _ELEMENT(window, at)
+            if vr not in _SHORT:
+                at = self._long_element(found, base + at, tag, vr) - base
+                if found.pixel_length:
+                    return found
+                continue
+            start, at = at + 8, at + 8 + length
             if tag in _WANTED:
-                found.fields[_WANTED[tag]] = self._value(position, length)
-            elif tag == _MODALITY_LUT:
-                found.has_modality_lut = True
-            position = self._end_of_sequence(position, vr) if length == _UNDEFINED else position + length
-        self._expect_end(position)
+                fields[_WANTED[tag]] = window[start:at] if at <= size else self._value(base + start, length)
+        self._expect_end(base + at)
         return found
+
+    def _long_element(self, found: Elements, position: int, tag: int, vr: bytes) -> int:
+        """Note the element with 32 bits of length at `position` if it is wanted; return where the next one begins."""
+        position, length = self._long_form(position, vr)
+        if tag == _PIXEL_DATA:
+            found.pixel_length = -1 if length == _UNDEFINED else length
+            native = found.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN
+            found.pixel_offset = position if native and length != _UNDEFINED else None
+            return position
+        if tag == _MODALITY_LUT:
+            found.has_modality_lut = True
+        elif tag in _WANTED:
+            found.fields[_WANTED[tag]] = self._value(position, length)
+        return self._end_of_sequence(position, vr) if length == _UNDEFINED else position + length
 
     def _reach(self, position: int, count: int) -> bool:
         """Have `count` bytes from `position` in the window; False where the file ends before."""
@@ -174,13 +204,3 @@ class _Scan:
         """Take up to 7 bytes of litter at the end, as pydicom does; a value that runs past the end is no data set."""
         if position > self._size:
             raise Unscannable
-
-
-def _with_pixels(found: Elements, position: int, length: int) -> Elements:
-    if length == _UNDEFINED:
-        found.pixel_length = -1
-        return found
-    found.pixel_length = length
-    if found.transfer_syntax == EXPLICIT_VR_LITTLE_ENDIAN:
-        found.pixel_offset = position
-    return found

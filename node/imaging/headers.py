@@ -49,10 +49,10 @@ def _elements(path: Path) -> Elements:
     except OSError as error:
         raise NotUnderstood(f"the file cannot be opened: {error.strerror}") from error
     try:
-        transfer_syntax, position = scan_meta(descriptor)
-        if transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
-            return _inflated_elements(inflate(descriptor, position, HEADER_BYTES))
-        return scan_data_set(descriptor, transfer_syntax, position)
+        meta = scan_meta(descriptor)
+        if meta.transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+            return _inflated_elements(inflate(descriptor, meta.position, HEADER_BYTES))
+        return scan_data_set(descriptor, meta)
     except (Unscannable, OSError):
         return read_elements(path)
     finally:

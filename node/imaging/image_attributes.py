@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from node.domain.instances import ImageHeader, SopReference
 from node.errors import NotUnderstood
@@ -63,128 +63,96 @@ class Elements:
     """0 absent, -1 undefined (encapsulated)."""
 
 
+# Field of ImageHeader -> keyword. One loop a kind, because this runs for every image of a study.
+_TEXTS: Final = (
+    ("study_uid", "StudyInstanceUID"),
+    ("series_uid", "SeriesInstanceUID"),
+    ("modality", "Modality"),
+    ("body_part", "BodyPartExamined"),
+    ("patient_sex", "PatientSex"),
+    ("frame_of_reference_uid", "FrameOfReferenceUID"),
+    ("photometric_interpretation", "PhotometricInterpretation"),
+    ("rescale_type", "RescaleType"),
+    ("units", "Units"),
+    ("suv_type", "SUVType"),
+)
+_DESCRIPTIONS: Final = (
+    ("study_description", "StudyDescription"),
+    ("series_description", "SeriesDescription"),
+    ("protocol_name", "ProtocolName"),
+)
+_SHORTS: Final = (
+    ("rows", "Rows"),
+    ("columns", "Columns"),
+    ("samples_per_pixel", "SamplesPerPixel"),
+    ("bits_allocated", "BitsAllocated"),
+    ("bits_stored", "BitsStored"),
+    ("high_bit", "HighBit"),
+    ("pixel_representation", "PixelRepresentation"),
+)
+_VECTORS: Final = (
+    ("pixel_spacing", "PixelSpacing", 2),
+    ("position", "ImagePositionPatient", 3),
+    ("orientation", "ImageOrientationPatient", 6),
+)
+_DECIMALS: Final = (("rescale_slope", "RescaleSlope"), ("rescale_intercept", "RescaleIntercept"))
+
+
 def header_of(elements: Elements, path: Path) -> ImageHeader:
     """Return the header that `elements` state; raise NotUnderstood naming the attribute that cannot be meant."""
-    reader = _Reader(elements, path)
     raw = elements.fields
-    signed = reader.short("PixelRepresentation")
-    position = reader.decimals("ImagePositionPatient", 3)
-    orientation = reader.decimals("ImageOrientationPatient", 6)
-    spacing = reader.decimals("PixelSpacing", 2)
+    stated: dict[str, Any] = {name: values.text(raw[keyword]) for name, keyword in _TEXTS if keyword in raw}
+    for name, keyword in _DESCRIPTIONS:
+        if keyword in raw:
+            stated[name] = values.described(raw[keyword], raw.get("SpecificCharacterSet", b""))
+    stated.update(_numbers(elements))
     return ImageHeader(
-        sop=SopReference(reader.text("SOPClassUID"), reader.text("SOPInstanceUID")),
-        study_uid=reader.text("StudyInstanceUID"),
-        series_uid=reader.text("SeriesInstanceUID"),
+        sop=SopReference(values.text(raw.get("SOPClassUID", b"")), values.text(raw.get("SOPInstanceUID", b""))),
         path=path,
         transfer_syntax=elements.transfer_syntax,
-        modality=reader.text("Modality"),
-        body_part=reader.text("BodyPartExamined"),
-        study_description=reader.described("StudyDescription"),
-        series_description=reader.described("SeriesDescription"),
-        protocol_name=reader.described("ProtocolName"),
         image_type=values.texts(raw.get("ImageType", b"")),
-        instance_number=reader.instance_number(),
-        patient_sex=reader.text("PatientSex"),
+        instance_number=_instance_number(raw.get("InstanceNumber", b"")),
         patient_age_years=values.age_years(raw.get("PatientAge", b"")),
-        frame_of_reference_uid=reader.text("FrameOfReferenceUID"),
-        number_of_frames=reader.frames(),
-        rows=reader.short("Rows"),
-        columns=reader.short("Columns"),
-        samples_per_pixel=reader.short("SamplesPerPixel", 1),
-        photometric_interpretation=reader.text("PhotometricInterpretation"),
-        bits_allocated=reader.short("BitsAllocated"),
-        bits_stored=reader.short("BitsStored"),
-        high_bit=reader.short("HighBit"),
-        pixel_representation=signed,
-        pixel_spacing=(spacing[0], spacing[1]) if spacing else None,
-        position=(position[0], position[1], position[2]) if position else None,
-        orientation=orientation[:6] if orientation else None,  # type: ignore[arg-type]  # six by decimals()
-        rescale_slope=reader.decimal("RescaleSlope", 1.0),
-        rescale_intercept=reader.decimal("RescaleIntercept", 0.0),
-        rescale_type=reader.text("RescaleType"),
-        units=reader.text("Units"),
-        suv_type=reader.text("SUVType"),
         has_modality_lut=elements.has_modality_lut,
-        padding=reader.padding(signed=signed == 1),
         pixel_offset=elements.pixel_offset,
         pixel_length=elements.pixel_length,
+        **({"study_uid": "", "series_uid": "", "modality": ""} | stated),
     )
 
 
-class _Reader:
-    """Reads attributes by keyword and names the attribute and the instance in every complaint."""
-
-    __slots__ = ("_elements", "_fields", "_path")
-
-    def __init__(self, elements: Elements, path: Path) -> None:
-        self._elements = elements
-        self._fields = elements.fields
-        self._path = path
-
-    def text(self, keyword: str) -> str:
-        raw = self._fields.get(keyword)
-        return values.text(raw) if raw else ""
-
-    def described(self, keyword: str) -> str:
-        raw = self._fields.get(keyword)
-        return values.described(raw, self._fields.get("SpecificCharacterSet", b"")) if raw else ""
-
-    def decimals(self, keyword: str, count: int) -> tuple[float, ...] | None:
-        raw = self._fields.get(keyword)
-        if not raw:
-            return None
-        try:
-            numbers = values.decimals(raw)
-        except ValueError as error:
-            raise self._complaint(keyword, error) from error
-        if len(numbers) not in (0, count):
-            raise self._complaint(keyword, f"{len(numbers)} values, where {count} are needed")
-        return numbers or None
-
-    def decimal(self, keyword: str, default: float) -> float:
-        raw = self._fields.get(keyword)
-        if not raw:
-            return default
-        try:
-            number = values.decimal(raw)
-        except ValueError as error:
-            raise self._complaint(keyword, error) from error
-        return default if number is None else number
-
-    def short(self, keyword: str, default: int = 0) -> int:
-        raw = self._fields.get(keyword)
-        if not raw:
-            return default
-        try:
-            number = values.short(raw, little_endian=self._elements.little_endian)
-        except ValueError as error:
-            raise self._complaint(keyword, error) from error
-        return default if number is None else number
-
-    def frames(self) -> int:
-        try:
-            number = values.integer(self._fields.get("NumberOfFrames", b""))
-        except ValueError as error:
-            raise self._complaint("NumberOfFrames", error) from error
-        return 1 if number is None else number
-
-    def instance_number(self) -> int | None:
-        # For people only: images are never ordered by it, so a bad one disqualifies nothing.
-        try:
-            return values.integer(self._fields.get("InstanceNumber", b""))
-        except ValueError:
-            return None
-
-    def padding(self, *, signed: bool) -> int | None:
+def _numbers(elements: Elements) -> dict[str, Any]:
+    """Return the numeric fields that have a value; the attribute at which a ValueError arises is named."""
+    raw, little_endian = elements.fields, elements.little_endian
+    stated: dict[str, Any] = {}
+    keyword = ""
+    try:
+        for name, keyword in _SHORTS:
+            if raw.get(keyword):
+                stated[name] = values.short(raw[keyword], little_endian=little_endian)
+        for name, keyword, count in _VECTORS:
+            if raw.get(keyword):
+                stated[name] = values.vector(raw[keyword], count)
+        for name, keyword in _DECIMALS:
+            if raw.get(keyword):
+                stated[name] = values.decimal(raw[keyword])
+        keyword = "NumberOfFrames"
+        stated["number_of_frames"] = values.integer(raw.get(keyword, b""))
         # Its bytes are read as the pixels are, whatever VR it was written with: GE writes US 63536 for SS -2000.
-        raw = self._fields.get("PixelPaddingValue", b"")
-        try:
-            return values.short(raw, little_endian=self._elements.little_endian, signed=signed)
-        except ValueError as error:
-            raise self._complaint("PixelPaddingValue", error) from error
+        keyword, signed = "PixelPaddingValue", stated.get("pixel_representation") == 1
+        stated["padding"] = values.short(raw.get(keyword, b""), little_endian=little_endian, signed=signed)
+    except ValueError as error:
+        raise _complaint(elements, keyword, error) from error
+    return {name: value for name, value in stated.items() if value is not None}
 
-    def _complaint(self, keyword: str, problem: object) -> NotUnderstood:
-        tag = TAGS[keyword]
-        return NotUnderstood(
-            f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X}) of SOP instance {self.text('SOPInstanceUID')!r}: {problem}"
-        )
+
+def _instance_number(raw: bytes) -> int | None:
+    # For people only: images are never ordered by it, so a bad one disqualifies nothing.
+    try:
+        return values.integer(raw)
+    except ValueError:
+        return None
+
+
+def _complaint(elements: Elements, keyword: str, problem: ValueError) -> NotUnderstood:
+    tag, uid = TAGS[keyword], values.text(elements.fields.get("SOPInstanceUID", b""))
+    return NotUnderstood(f"{keyword} ({tag >> 16:04X},{tag & 0xFFFF:04X}) of SOP instance {uid!r}: {problem}")

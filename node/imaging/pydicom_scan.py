@@ -99,10 +99,10 @@ def _elements(data_set: Dataset, transfer_syntax: str, sought: _PixelsSought) ->
         if isinstance(element, RawDataElement):
             found.little_endian = element.is_little_endian
             found.fields[keyword] = element.value or b""
-        elif element is not None and keyword == "SpecificCharacterSet":
+        elif keyword == "SpecificCharacterSet" and tag in data_set:
             # pydicom has converted this one by the time it returns.
-            values = [element.value] if isinstance(element.value, str) else element.value or []
-            found.fields[keyword] = "\\".join(values).encode("latin-1", "replace")
+            names = [element.value] if isinstance(element.value, str) else element.value or []
+            found.fields[keyword] = "\\".join(names).encode("latin-1", "replace")
     found.pixel_length = sought.length
     if sought.length >= 0 and found.transfer_syntax in _NATIVE:
         found.pixel_offset = sought.offset

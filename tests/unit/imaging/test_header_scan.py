@@ -45,7 +45,7 @@ def scanned(path: Path) -> Elements | None:
     """What the fast scanner alone says; None where it leaves the file to pydicom."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return scan_data_set(descriptor, *scan_meta(descriptor))
+        return scan_data_set(descriptor, scan_meta(descriptor))
     except Unscannable:
         return None
     finally:
