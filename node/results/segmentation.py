@@ -77,11 +77,12 @@ def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Datase
         content_label="AI_RESULT",
         content_description=content_description(title),
         series_description=series_description(title, rule),
-        pixel_measures=_pixel_measures(request.volume, source),
         omit_empty_frames=True,
     )
     dataset.ContentCreatorName = None  # type 2 of the Content Identification macro
     _set_dimension_organization(dataset)
+    # Set afterwards: highdicom takes the source's, without the spacing, where the pixel spacing is the same.
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _pixel_measures(request.volume, source)
     _move_to_frames(dataset)
     sign(dataset, request, source)
     return dataset
@@ -121,11 +122,11 @@ def _described(segment: Segment, request: EvidenceRequest) -> SegmentDescription
 
 
 def _pixel_measures(volume: Volume, source: SourceSeries) -> PixelMeasuresSequence:
+    """Give a mask voxel the whole step between slices as its thickness: dcmqi takes Slice Thickness for the spacing."""
     between, row_mm, column_mm = volume.geometry.spacing
-    thickness = source.first.get("SliceThickness")
     return PixelMeasuresSequence(
         pixel_spacing=source.images[0].pixel_spacing or (row_mm, column_mm),
-        slice_thickness=float(thickness) if thickness else between,
+        slice_thickness=between,
         spacing_between_slices=between,
     )
 
