@@ -164,6 +164,7 @@ def running_node(
     *,
     terms: WorkflowTerms | None = None,
     version: str = "1",
+    grace_s: float = 5.0,
     before_evidence: MakeEvidence = lambda _run, _series: None,
     take: Callable[[RunRequest], bool] = lambda _run: True,
 ) -> Iterator[Node]:
@@ -178,5 +179,5 @@ def running_node(
     try:
         yield Node(state, engine, told, ledger, workflow)
     finally:
-        workflow.stop(grace_s=5)
+        workflow.stop(grace_s=grace_s)
         engine.dispose()
