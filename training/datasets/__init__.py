@@ -1,0 +1,1 @@
+"""Sets of labelled images, split by patient, and synthetic ones."""

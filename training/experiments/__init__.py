@@ -1,0 +1,1 @@
+"""One experiment is one file: why, data, command, minutes, figures."""

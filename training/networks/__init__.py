@@ -1,0 +1,1 @@
+"""Networks, written with keras alone so that any backend can train them."""
