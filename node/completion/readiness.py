@@ -48,14 +48,14 @@ def decide(evidence: StudyEvidence, settings: CompletionSettings, now: datetime)
         now: The present, with zone.
     """
     wait_s = settings.hanging_s if evidence.is_carried else settings.settle_s
-    quiet_s = (now - evidence.last_received_at).total_seconds()
+    until = evidence.last_received_at + timedelta(seconds=wait_s)
     if evidence.instances < 1:
         return NotYet(now + timedelta(seconds=wait_s), "no instance that can trigger a run")
-    if quiet_s < -settings.hanging_s:
+    if evidence.last_received_at - now > timedelta(seconds=settings.hanging_s):
         return Ready(f"{_counted(evidence)}; the clock was set back since the last one")
-    if quiet_s < wait_s:
-        until = evidence.last_received_at + timedelta(seconds=wait_s)
+    if now < until:
         return NotYet(until, f"{_counted(evidence)}; waiting for {wait_s:g} s of quiet{_hanging(evidence)}")
+    quiet_s = (now - evidence.last_received_at).total_seconds()
     return Ready(f"{_counted(evidence)}; quiet for {quiet_s:.1f} s{_hanging(evidence)}")
 
 

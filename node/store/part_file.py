@@ -5,7 +5,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from node.errors import OutOfResources
@@ -73,7 +73,8 @@ class PartFile:
                 self.path.rename(target)
                 fsync_directory(target.parent)
         except OutOfResources:
-            target.unlink(missing_ok=True)
+            with suppress(OSError):
+                target.unlink()
             raise
         finally:
             self.discard()
