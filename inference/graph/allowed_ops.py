@@ -7,7 +7,7 @@ calls are here; the bodies that they name are checked too.
 
 _STRUCTURE = """
 Const Placeholder PlaceholderWithDefault Identity IdentityN NoOp StopGradient PreventGradient Snapshot EnsureShape
-Assert CheckNumerics Cast Bitcast ZerosLike OnesLike Empty Fill Shape ShapeN Size Rank DeepCopy
+Assert CheckNumerics Cast Bitcast ZerosLike OnesLike Fill Shape ShapeN Size Rank
 """
 
 _CONTROL_FLOW = """
@@ -34,11 +34,11 @@ _MATH = """
 Abs AccumulateNV2 Acos Acosh Add AddN AddV2 All Any ApproximateEqual ArgMax ArgMin Asin Asinh Atan Atan2 Atanh
 BatchMatMul BatchMatMulV2 BatchMatMulV3 Betainc Bincount BitwiseAnd BitwiseOr BitwiseXor Bucketize Ceil ClipByValue
 Cos Cosh Cross CumulativeLogsumexp Cumprod Cumsum DenseBincount Digamma Div DivNoNan Einsum Equal Erf Erfc Erfinv Exp
-Expm1 Floor FloorDiv FloorMod Greater GreaterEqual Histogram HistogramFixedWidth Igamma Igammac InTopKV2 Inv InvGrad
+Expm1 Floor FloorDiv FloorMod Greater GreaterEqual HistogramFixedWidth Igamma Igammac InTopKV2 Inv InvGrad
 Invert IsFinite IsInf IsNan LeftShift Less LessEqual Lgamma Log Log1p LogicalAnd LogicalNot LogicalOr LowerBound
 MatMul MatrixDeterminant MatrixInverse MatrixSolve Max Maximum Mean Min Minimum Mod Mul MulNoNan Ndtri Neg NextAfter
 NotEqual Polygamma Pow Prod RealDiv Reciprocal ReciprocalGrad RightShift Rint Round Rsqrt RsqrtGrad SegmentMax
-SegmentMean SegmentMin SegmentProd SegmentSum Sigmoid SigmoidGrad Sign Sin Sinh Sort Sqrt SqrtGrad Square
+SegmentMean SegmentMin SegmentProd SegmentSum Sigmoid SigmoidGrad Sign Sin Sinh Sqrt SqrtGrad Square
 SquaredDifference Sub Sum Tan Tanh TanhGrad TruncateDiv TruncateMod UnsortedSegmentMax UnsortedSegmentMin
 UnsortedSegmentProd UnsortedSegmentSum UpperBound Xdivy Xlogy Xlog1py Zeta NthElement
 """
