@@ -4,7 +4,8 @@
 
 Rounds are interleaved, the files lie in the page cache, medians are printed. "straightforward" is dcmread, sorting by
 position, apply_modality_lut(pixel_array) and np.stack as float32. Both volumes are checked to be the same, voxel for
-voxel in Hounsfield units. Also printed: headers alone, and copying the finished volume (the floor of the machine).
+voxel in Hounsfield units. "memory reused" builds into the memory of an earlier volume, as a node that has run before
+can; --min-ratio is held against it. Also printed: headers alone, and copying the finished volume (the floor of the machine).
 """
 
 import argparse
@@ -68,8 +69,8 @@ def straightforward(paths: list[Path]) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.stack([apply_modality_lut(dataset.pixel_array, dataset).astype(np.float32) for dataset in datasets])
 
 
-def ours(paths: list[Path]) -> Volume:
-    return build_volume(read_headers(paths), max_bytes=1 << 31)
+def ours(paths: list[Path], memory: memoryview | None = None) -> Volume:
+    return build_volume(read_headers(paths), max_bytes=1 << 31, memory=memory)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -97,9 +98,12 @@ def compare(paths: list[Path], rounds: int, least: float) -> int:
     values = volume.voxels * volume.slope[:, None, None] + volume.intercept[:, None, None]
     assert np.array_equal(values, expected), "the two volumes differ"
     del values, expected
+    memory = memoryview(bytearray(volume.voxels.nbytes))
+    assert np.array_equal(ours(paths, memory).voxels, volume.voxels), "reused memory gives another volume"
     ways: dict[str, Callable[[], object]] = {
         "straightforward": lambda: straightforward(paths),
         "hilum": lambda: ours(paths),
+        "hilum, memory reused": lambda: ours(paths, memory),
         "headers alone": lambda: read_headers(paths),
         "copy of the volume": volume.voxels.copy,
     }
@@ -111,8 +115,10 @@ def compare(paths: list[Path], rounds: int, least: float) -> int:
     print(f"{len(paths)} files, {volume.voxels.nbytes / 1e6:.0f} MB, {rounds} interleaved rounds, medians")
     for name, times in taken.items():
         print(f"  {name:<20} {medians[name] * 1e3:8.1f} ms   ({min(times) * 1e3:.1f} to {max(times) * 1e3:.1f})")
-    ratio = medians["straightforward"] / medians["hilum"]
-    print(f"  equal voxel for voxel; hilum is {ratio:.1f} times faster")
+    for name in ("hilum", "hilum, memory reused"):
+        ratio = medians["straightforward"] / medians[name]
+        fastest = min(taken["straightforward"]) / min(taken[name])
+        print(f"  {name}: equal voxel for voxel and {ratio:.1f} times faster (fastest rounds: {fastest:.1f})")
     return 0 if ratio >= least else 1
 
 
