@@ -1,6 +1,6 @@
 """Measurement groups of located findings: one volumetric group each, with a region per slice (TID 1411)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from highdicom.sr import (
     FindingSite,
@@ -23,6 +23,7 @@ from node.results.source_series import SourceSeries
 
 _MOST_POINTS = 8000
 """GraphicData is FL with a 16-bit length in Explicit VR: at most 8191 points of 8 bytes."""
+_MOST_REGIONS = 300
 _DIGITS = 6
 
 
@@ -60,7 +61,7 @@ def tracking_identifier(item: Finding) -> str:
 
 
 def outlines_by_slice(request: EvidenceRequest, item: Finding) -> Iterator[tuple[int, Outline]]:
-    """Yield (slice index, outline in image coordinates) of a finding, slice by slice."""
+    """Yield (slice index, outline in image coordinates) of a finding, slice by slice, largest of a slice first."""
     slices, rows, columns = item.bounds
     for index in range(slices.start, slices.stop):
         plane = request.findings.labels[index, rows, columns] == item.ordinal
@@ -69,7 +70,6 @@ def outlines_by_slice(request: EvidenceRequest, item: Finding) -> Iterator[tuple
 
 
 def _regions(request: EvidenceRequest, source: SourceSeries, item: Finding) -> list[ImageRegion]:
-    found = sorted(outlines_by_slice(request, item), key=lambda pair: -pair[1].area)
     return [
         ImageRegion(
             graphic_type=GraphicTypeValues.POLYLINE,
@@ -79,5 +79,23 @@ def _regions(request: EvidenceRequest, source: SourceSeries, item: Finding) -> l
                 referenced_sop_instance_uid=source.images[index].sop.sop_instance_uid,
             ),
         )
-        for index, outline in found
+        for index, outline in shown_outlines(outlines_by_slice(request, item), _MOST_REGIONS)
     ]
+
+
+def shown_outlines(found: Iterable[tuple[int, Outline]], most: int) -> list[tuple[int, Outline]]:
+    """Return the outlines that the report shows, largest first.
+
+    The largest of every slice, and of the others the largest ones up to `most` in all: a ragged finding may fall into
+    thousands of specks, which are all in the segmentation.
+    """
+    leading: dict[int, tuple[int, Outline]] = {}
+    others: list[tuple[int, Outline]] = []
+    for index, outline in found:
+        if index in leading:
+            others.append((index, outline))
+        else:
+            leading[index] = (index, outline)
+    others.sort(key=lambda pair: -pair[1].area)
+    shown = [*leading.values(), *others[: max(0, most - len(leading))]]
+    return sorted(shown, key=lambda pair: -pair[1].area)

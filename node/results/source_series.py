@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydicom import dcmread
+from pydicom import config, dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
@@ -74,7 +74,7 @@ def _decoded(element: DataElement) -> DataElement:
     if element.VR == "PN" and element.value:
         names = element.value if element.VM > 1 else [element.value]
         texts = [str(name) for name in names]
-        return DataElement(element.tag, "PN", texts if len(texts) > 1 else texts[0], already_converted=False)
+        return DataElement(element.tag, "PN", texts if len(texts) > 1 else texts[0], validation_mode=config.IGNORE)
     return element
 
 
@@ -90,8 +90,9 @@ def _header_of(sop_instance_uid: str, by_uid: dict[str, ImageHeader]) -> ImageHe
 
 def _read(header: ImageHeader) -> Dataset:
     try:
-        dataset = dcmread(header.path, stop_before_pixels=True, force=True)
-        dataset.decode()
+        with config.disable_value_validation():  # its warnings would print the values: patient data
+            dataset = dcmread(header.path, stop_before_pixels=True, force=True)
+            dataset.decode()
     except (OSError, InvalidDicomError, ValueError, LookupError) as error:
         raise DecodingError(
             f"instance {header.sop.sop_instance_uid} cannot be read again: {type(error).__name__}. "

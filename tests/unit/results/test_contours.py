@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from node.results.contours import Outline, outlines
+from node.results.measurement_groups import shown_outlines
 
 
 def inside(outline: Outline, shape: tuple[int, int]) -> np.ndarray:
@@ -65,3 +66,13 @@ def test_outlines_enclose_the_mask_with_its_holes_filled(seed: int, filled: floa
     outside = ~ndimage.binary_fill_holes(plane, np.ones((3, 3), bool))
     assert not (covered & outside).any()
     assert not (plane & ~covered).any()
+
+
+def test_a_report_shows_every_slice_and_of_the_specks_only_the_largest() -> None:
+    def sized(area: float) -> Outline:
+        return Outline(np.zeros((5, 2)), area)
+
+    found = [(0, sized(9)), (0, sized(5)), (0, sized(1)), (1, sized(2)), (2, sized(30)), (2, sized(4))]
+    assert [(index, outline.area) for index, outline in shown_outlines(found, 4)] == [(2, 30), (0, 9), (0, 5), (1, 2)]
+    assert {index for index, _ in shown_outlines(found, 1)} == {0, 1, 2}
+    assert len(shown_outlines(found, 100)) == len(found)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import highdicom
 import numpy as np
+import pydicom
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -307,3 +308,16 @@ def test_every_frame_says_segment_position_and_source_also_where_all_say_the_sam
     assert "PlanePositionSequence" in frame
     assert "DerivationImageSequence" in frame
     assert lint(sorted((tmp_path / "objects").iterdir()), source_series(volume, headers)) == ()
+
+
+def test_values_that_break_their_rules_are_copied_as_they_stand_without_a_warning(tmp_path: Path) -> None:
+    odd = {"PatientBirthDate": "1960.02.29", "PatientSex": "U", "PatientID": "x" * 70, "PatientName": "A" * 70}
+    with pydicom.config.disable_value_validation():
+        request = two_nodules(tmp_path / "series", replace(PLAN, attributes=odd))
+    source = source_series(request.volume, request.headers)
+    objects = write_objects(request, source, tmp_path)
+    assert lint([tmp_path / item.file_name for item in objects], source) == ()
+    with pydicom.config.disable_value_validation():
+        for item in objects:
+            dataset = dcmread(tmp_path / item.file_name)
+            assert {keyword: str(dataset[keyword].value) for keyword in odd} == odd
