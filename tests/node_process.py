@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -74,6 +75,9 @@ class NodeProcess:
     def answers(self) -> bool:
         if self.process is None or self.process.poll() is not None:
             raise AssertionError(f"the node ended:\n{self.log()[-3000:]}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", self.port)):
+                return False
         target = Destination(name="node", ae_title=self.ae_title, host="127.0.0.1", port=self.port, timeout_s=5)
         return c_echo(target, "TEST").answered
 

@@ -48,13 +48,10 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
     bright_node.start()
     stream.start()
     for _ in range(KILLS):
-        # A moment of chance: some way into the log of this life of the node, wherever that is in its work.
-        mark = len(bright_node.log()) + chance.randrange(200, 6000)
-        quiet = threading.Event()
-        wait_until(
-            lambda mark=mark, quiet=quiet: len(bright_node.log()) >= mark or quiet.wait(chance.uniform(0.05, 0.6)),
-            what="the moment to kill",
-        )
+        # A moment of chance in this life of the node, wherever that is in its work.
+        moment = threading.Event()
+        threading.Timer(chance.uniform(0.02, 2.0), moment.set).start()
+        moment.wait()
         bright_node.kill()
         bright_node.start()
     wait_until(stream.done.is_set, timeout_s=180, what="the acknowledgement of every image")
