@@ -5,7 +5,7 @@
 Rounds are interleaved, the files lie in the page cache, medians are printed. "straightforward" is dcmread, sorting by
 position, apply_modality_lut(pixel_array) and np.stack as float32. Both volumes are checked to be the same, voxel for
 voxel in Hounsfield units. "memory reused" builds into the memory of an earlier volume, as a node that has run before
-can; --min-ratio is held against it. Also printed: headers alone, and copying the finished volume (the floor of the machine).
+can; --min-ratio is held against it. Also printed: headers alone, and copying the finished volume (the machine's floor).
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """From the headers of one series to its Volume: slices proven even, stored values read straight into their place."""
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +24,15 @@ _NATIVE_LITTLE_ENDIAN: Final = (EXPLICIT_VR_LITTLE_ENDIAN, ImplicitVRLittleEndia
 _READERS: Final = 2
 
 
-def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int) -> Volume:
+def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int, memory: memoryview | None = None) -> Volume:
     """Return the volume of one single-frame CT, MR or PET series, in its source orientation.
 
     Slices ascend along the normal of their planes. Voxels are stored values: int16 or uint16 (uint8 where 8 bits are
     allocated and unsigned), Bits Stored only; slope and intercept of each slice make values of them.
+
+    `memory` is a writable buffer of bytes to build into where it is large enough: reused from an earlier volume that
+    nobody holds any more (fresh pages cost about as much as reading the files), or shared with another process. The
+    volume lies in it, so the caller must not reuse it before the volume is done with.
 
     Raises:
         Refusal: the images cannot make a volume of linear values, or it would take more than `max_bytes`.
@@ -37,13 +42,13 @@ def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int) -> Volume:
     stack = stack_of(headers)
     first = stack.headers[0]
     voxel = voxel_type(first)
-    size = int(np.prod(stack.geometry.shape, dtype=np.int64)) * voxel.itemsize
+    size = math.prod(stack.geometry.shape) * voxel.itemsize
     if size > max_bytes:
         raise Refusal(
             f"the volume of {' x '.join(map(str, stack.geometry.shape))} voxels takes {size / 1e6:.0f} MB, "
             f"more than the {max_bytes / 1e6:.0f} MB allowed (processing.max_volume_mb)"
         )
-    voxels = np.empty(stack.geometry.shape, voxel)
+    voxels = _room(stack.geometry.shape, voxel, memory)
     _fill(voxels, stack)
     return Volume(
         voxels=voxels,
@@ -57,6 +62,13 @@ def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int) -> Volume:
         unit=unit_of(first),
         padding=_stored_padding(stack),
     )
+
+
+def _room(shape: tuple[int, int, int], voxel: "np.dtype[Any]", memory: memoryview | None) -> NDArray[Any]:
+    count = math.prod(shape)
+    if memory is None or memory.nbytes < count * voxel.itemsize:
+        return np.empty(shape, voxel)
+    return np.frombuffer(memory, voxel, count).reshape(shape)
 
 
 def _fill(voxels: NDArray[Any], stack: Stack) -> None:

@@ -267,6 +267,22 @@ def test_a_volume_larger_than_allowed_is_a_refusal_before_memory_is_taken(tmp_pa
         build_volume(huge, max_bytes=LIMIT)
 
 
+@pytest.mark.parametrize("spare", [0, 1000])
+def test_a_volume_is_built_into_the_memory_given(spare: int, tmp_path: Path) -> None:
+    headers = read_headers(write_series(SeriesPlan(voxels=VOXELS, shuffle=True), tmp_path))
+    memory = bytearray(VOXELS.nbytes + spare)
+    volume = build_volume(headers, max_bytes=LIMIT, memory=memoryview(memory))
+    assert np.array_equal(volume.voxels, VOXELS)
+    assert bytes(memory[: VOXELS.nbytes]) == VOXELS.tobytes()
+
+
+def test_memory_that_is_too_small_is_left_alone(tmp_path: Path) -> None:
+    memory = bytearray(VOXELS.nbytes - 1)
+    headers = read_headers(write_series(SeriesPlan(voxels=VOXELS), tmp_path))
+    assert np.array_equal(build_volume(headers, max_bytes=LIMIT, memory=memoryview(memory)).voxels, VOXELS)
+    assert not any(memory)
+
+
 def test_a_deflate_bomb_is_cut_off(tmp_path: Path) -> None:
     path = write_series(SeriesPlan(voxels=VOXELS), tmp_path)[0]
     data_set = pydicom.dcmread(path)
