@@ -19,6 +19,7 @@ from node.results.linter import lint
 from node.results.profiles import PROFILES, RESEARCH_USE, series_description, series_number
 from node.results.report_text import sr_as_text
 from node.results.request import EvidenceRequest
+from node.results.segmentation import build_segmentation
 from node.results.source_series import source_series
 from tests.evidence_cases import (
     ball,
@@ -321,3 +322,14 @@ def test_values_that_break_their_rules_are_copied_as_they_stand_without_a_warnin
         for item in objects:
             dataset = dcmread(tmp_path / item.file_name)
             assert {keyword: str(dataset[keyword].value) for keyword in odd} == odd
+
+
+def test_more_findings_than_a_byte_counts_are_written_and_read_back(tmp_path: Path) -> None:
+    volume, headers = read_series(write_series(PLAN, tmp_path / "series"))
+    probability = np.zeros(volume.geometry.shape, np.uint8)
+    probability[4, ::2, ::3] = 200
+    manifest = nodule_manifest(nodule_rule(max_findings=300))
+    request = request_for(volume, headers, {"probability": probability}, manifest)
+    build_segmentation(request, source_series(volume, headers)).save_as(tmp_path / "seg-1.dcm")
+    seg = highdicom.seg.segread(tmp_path / "seg-1.dcm")
+    assert (seg.number_of_segments, seg.pixel_array.sum()) == (300, 300)
