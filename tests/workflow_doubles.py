@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sqlalchemy import Engine, insert, select
 
@@ -20,7 +22,7 @@ from node.index.tables import instance, study
 from node.settings import CompletionSettings, Destination
 from node.workflow.courier import Courier
 from node.workflow.steps import ModelVersion, RunRequest, Selection, Steps, WorkflowTerms
-from node.workflow.workflow import Workflow
+from node.workflow.workflow import DATABASE, Workflow
 from tests.scripted_pacs import evidence_files
 from tests.waiting import wait_until
 
@@ -157,6 +159,18 @@ def publish(outbox: Path, run: RunRequest) -> EvidenceSet:
     return EvidenceSet(key, directory, run.study_uid, run.generation, "standard", objects, run.decided_at)
 
 
+@cache
+def launched_database() -> bytes:
+    """Return workflow.sqlite as a first launch leaves it: the engine takes seconds to make it and find its queues."""
+    with TemporaryDirectory() as directory:
+        state = Path(directory)
+        with running_node(state, from_scratch=True) as node:
+            add_study(node.engine, "2.25.1")
+            wait_until(lambda: node.done("make") == 1, what="the first run")
+            node.wait_idle()
+        return (state / DATABASE).read_bytes()
+
+
 @contextmanager
 def running_node(
     state: Path,
@@ -165,10 +179,13 @@ def running_node(
     terms: WorkflowTerms | None = None,
     version: str = "1",
     grace_s: float = 5.0,
+    from_scratch: bool = False,
     before_evidence: MakeEvidence = lambda _run, _series: None,
     take: Callable[[RunRequest], bool] = lambda _run: True,
 ) -> Iterator[Node]:
     """Run a workflow in this process on `state`, and stop it at the end."""
+    if not from_scratch and not (state / DATABASE).exists():
+        (state / DATABASE).write_bytes(launched_database())
     engine = open_index(state / "index.sqlite")
     told = terms or terms_for(state, destinations)
     (state / "outbox" / "scratch").mkdir(parents=True, exist_ok=True)

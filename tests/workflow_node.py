@@ -25,7 +25,7 @@ def linger(run: RunRequest, _series: str) -> None:
 
 def main(state: Path, port: int, version: str) -> None:
     pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, retry_first_s=0.2, retry_most_s=1.0)
-    with running_node(state, (pacs,), version=version, before_evidence=linger):
+    with running_node(state, (pacs,), version=version, before_evidence=linger, from_scratch=True):
         print("ready", flush=True)
         signal.sigwait({signal.SIGTERM, signal.SIGINT})
 

@@ -113,6 +113,13 @@ def unfinished_run(engine: Engine, run_id: str) -> RunRequest | None:
     return None if row is None else _request(row)
 
 
+def crashed_runs(engine: Engine) -> frozenset[str]:
+    """Return the unfinished runs whose make_evidence began and never ended: what a dead node was at."""
+    query = select(run.c.run_id).where(run.c.state.in_(UNFINISHED), run.c.started > 0)
+    with engine.connect() as connection:
+        return frozenset(connection.execute(query).scalars())
+
+
 def last_attempt(engine: Engine, decided: DecidedGeneration) -> int:
     """Return the highest attempt number among a generation's runs, -1 where it has none."""
     query = select(func.max(run.c.attempt)).where(

@@ -12,7 +12,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetEnqueueOptions, SetWorkflowID, WorkflowStatus
+from dbos import (
+    DBOS,
+    DBOSClient,
+    DBOSConfig,
+    DBOSPortableJSONSerializer,
+    SetEnqueueOptions,
+    SetWorkflowID,
+    WorkflowStatus,
+)
 
 from node.workflow.identity import APPLICATION_VERSION, delivery_id_of, work_of, workflow_id_of
 
@@ -55,15 +63,24 @@ class DurableQueues:
         self._executor_id = executor_id
         _use_write_ahead_log(database)
         _leave_logging_to_us()
-        DBOS(config=_config(database, executor_id, version, threads=concurrency + destinations + _SPARE_THREADS))
+        self._url = f"sqlite:///{database.absolute()}"
+        DBOS(config=_config(self._url, executor_id, version, threads=concurrency + destinations + _SPARE_THREADS))
         self._run_body: RunBody
         self._delivery_body: DeliveryBody
 
-    def launch(self, run_body: RunBody, delivery_body: DeliveryBody) -> None:
-        """Register the workflows' bodies, start DBOS, and drop what it cannot resume."""
+    def launch(self, run_body: RunBody, delivery_body: DeliveryBody, *, crashed: frozenset[str] = frozenset()) -> None:
+        """Register the workflows' bodies, drop what is not to be resumed, and start DBOS.
+
+        Args:
+            run_body: body of a run.
+            delivery_body: body of a delivery.
+            crashed: runs that the node died on: enqueued anew they stand behind the others, so a poison study does
+                not take its turns first.
+        """
         # Crashes are counted by the index (`run.started`), not by DBOS.
         self._run_body = DBOS.workflow(name="process_study", max_recovery_attempts=None)(run_body)
         self._delivery_body = DBOS.workflow(name="deliver", max_recovery_attempts=None)(delivery_body)
+        self._drop_unresumable(crashed)
         DBOS.launch()
         DBOS.register_queue(
             RUNS, worker_concurrency=self._concurrency, polling_interval_sec=POLLING_S, on_conflict="always_update"
@@ -71,12 +88,21 @@ class DurableQueues:
         DBOS.register_queue(
             DELIVERIES, partition_concurrency=1, polling_interval_sec=POLLING_S, on_conflict="always_update"
         )
-        foreign = [
-            item.workflow_id
-            for item in _listed(_UNFINISHED)
-            if item.app_version != self._version or (item.status == "PENDING" and item.executor_id != self._executor_id)
-        ]
-        DBOS.delete_workflows(foreign)
+
+    def _drop_unresumable(self, crashed: frozenset[str]) -> None:
+        """Drop work of another version, or of an executor that is no more; nothing runs while we hold the state."""
+        DBOS.migrate(self._url)
+        client = DBOSClient(system_database_url=self._url, serializer=DBOSPortableJSONSerializer())
+        try:
+            found = client.list_workflows(status=_UNFINISHED, load_input=False, load_output=False)
+            client.delete_workflows([item.workflow_id for item in found if not self._resumes(item, crashed)])
+        finally:
+            client.destroy()
+
+    def _resumes(self, item: WorkflowStatus, crashed: frozenset[str]) -> bool:
+        if item.app_version != self._version or work_of(item.workflow_id)[0] in crashed:
+            return False
+        return item.status != "PENDING" or item.executor_id == self._executor_id
 
     def enqueue_run(self, run_id: str, turn: int = 0, *, delay_s: float | None = None) -> None:
         """Enqueue a turn of a run; a turn that is known is left as it is."""
@@ -130,10 +156,10 @@ def _listed(
     )
 
 
-def _config(database: Path, executor_id: str, version: str, *, threads: int) -> DBOSConfig:
+def _config(url: str, executor_id: str, version: str, *, threads: int) -> DBOSConfig:
     return {
         "name": "hilum",
-        "system_database_url": f"sqlite:///{database.absolute()}",
+        "system_database_url": url,
         "application_version": version,
         "executor_id": executor_id,
         # The default pickles: code execution from a file, and unreadable after an upgrade.

@@ -58,14 +58,14 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its present tick."""
+        """End the thread after its present tick; nothing where it was never started."""
         self._stopping = True
         self._woken.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def wake(self) -> None:
-        """Tick and sweep now."""
-        self._sweep_due = 0.0
+        """Tick now."""
         self._woken.set()
 
     def note_back(self, name: str | None) -> None:

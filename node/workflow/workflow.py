@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from node.index.deliveries import undelivered
-from node.index.runs import open_retry_requests, unfinished_runs, unplanned_generations
+from node.index.runs import crashed_runs, open_retry_requests, unfinished_runs, unplanned_generations
 from node.index.studies import arriving
 from node.workflow.bodies import define_bodies
 from node.workflow.durable import DurableQueues
@@ -63,7 +63,8 @@ class Workflow:
 
     def launch(self) -> None:
         """Start, recover what a crash or an older version left, and begin to work."""
-        self._queues.launch(*define_bodies(self._edges, self._queues))
+        run_body, delivery_body = define_bodies(self._edges, self._queues)
+        self._queues.launch(run_body, delivery_body, crashed=crashed_runs(self._engine))
         self._scheduler.start()
 
     def stop(self, *, grace_s: float = 10.0) -> None:
