@@ -1,11 +1,14 @@
 """The composition root: builds the parts of a node from its settings, connects them, starts and stops them in order."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import structlog
+from sqlalchemy import Engine
 
 from node.domain.instances import ReceivedInstance
 from node.index.engine import open_index
+from node.index.runs import ModelVersion
 from node.inference_client.client import InferenceClient
 from node.inference_client.service import ServiceProcess
 from node.intake.listener import Listener
@@ -19,6 +22,7 @@ from node.store.outbox import Outbox
 from node.workflow.courier import Courier
 from node.workflow.steps import Steps, WorkflowTerms
 from node.workflow.workflow import Workflow
+from protos.model_manifest import ModelBundle
 
 log = structlog.get_logger()
 
@@ -47,26 +51,51 @@ class Node:
             SettingsError: something that the settings name is not there or cannot be used.
             InferenceUnavailable: the service that this node starts does not come up.
         """
-        try:
-            return self._start()
-        except BaseException:
-            self.stop()
-            raise
+        with ExitStack() as parts:
+            address = self._open(parts)
+            self._parts = parts.pop_all()
+        return address
 
     def stop(self) -> None:
         """Stop listening, let running steps end, close the files; safe to call twice."""
         self._parts.close()
 
-    def _start(self) -> tuple[str, int]:
+    def _open(self, parts: ExitStack) -> tuple[str, int]:
         settings = self.settings
-        state = self._parts.enter_context(StateDirectory(settings.store.state_directory))
+        state = parts.enter_context(StateDirectory(settings.store.state_directory))
         bundles = {version_of(bundle): bundle for bundle in open_bundles(settings.inference)}
-        store, outbox = InstanceStore(state.store), Outbox(state.outbox)
-        outbox.sweep()
+        store = InstanceStore(state.store)
         engine = open_index(state.index, store_directory=state.store)
-        self._parts.callback(engine.dispose)
+        parts.callback(engine.dispose)
         warm_up()
-        client = InferenceClient(self._service(state))
+        client = InferenceClient(self._service(state, parts))
+        listener = Listener(
+            settings.listener,
+            store,
+            engine,
+            low_disk_bytes=settings.store.low_disk_bytes,
+            on_stored=_ignore_instance,
+            on_closed=self._wake,
+        )
+        self.workflow = self._workflow(state, engine, client, bundles, listener)
+        parts.callback(self.workflow.stop)
+        parts.callback(client.close)
+        self.workflow.launch()
+        parts.callback(listener.stop)
+        address = listener.start()
+        log.info("node_started", address=f"{address[0]}:{address[1]}", models=[item.name for item in bundles])
+        return address
+
+    def _workflow(
+        self,
+        state: StateDirectory,
+        engine: Engine,
+        client: InferenceClient,
+        bundles: Mapping[ModelVersion, ModelBundle],
+        listener: Listener,
+    ) -> Workflow:
+        settings, outbox = self.settings, Outbox(state.outbox)
+        outbox.sweep()
         steps = StudySteps(engine, outbox, client, bundles, settings.processing, self._on_reading)
         courier = Courier(engine, outbox.directory, settings.destinations, settings.listener.ae_title)
         terms = WorkflowTerms(
@@ -77,35 +106,20 @@ class Node:
             concurrency=settings.processing.concurrency,
             completion=settings.completion,
         )
-        listener = Listener(
-            settings.listener,
-            store,
-            engine,
-            low_disk_bytes=settings.store.low_disk_bytes,
-            on_stored=_ignore_instance,
-            on_closed=self._wake,
-        )
-        self.workflow = Workflow(
+        return Workflow(
             state.directory,
             engine,
             Steps(select=steps.select, make_evidence=steps.make_evidence, deliver_once=courier.deliver_once),
             terms,
             open_studies=listener.open_studies,
         )
-        self._parts.callback(self.workflow.stop)
-        self._parts.callback(client.close)
-        self.workflow.launch()
-        self._parts.callback(listener.stop)
-        address = listener.start()
-        log.info("node_started", address=f"{address[0]}:{address[1]}", models=[item.name for item in bundles])
-        return address
 
-    def _service(self, state: StateDirectory) -> InferenceSettings:
+    def _service(self, state: StateDirectory, parts: ExitStack) -> InferenceSettings:
         settings = self.settings.inference
         if not self._start_service:
             return settings
         service = ServiceProcess(settings, models_directory(settings), state.run)
-        self._parts.callback(service.stop)
+        parts.callback(service.stop)
         return settings.model_copy(update={"endpoint": service.start()})
 
     def _wake(self, _studies: frozenset[str]) -> None:

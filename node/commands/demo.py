@@ -15,6 +15,9 @@ from node.settings import InferenceSettings, LogSettings
 if TYPE_CHECKING:
     from node.demonstration import Shown
 
+REPORT_LINES = 40
+"""Lines of a report that are printed; the whole lies in the stand-in PACS."""
+
 
 def commands(app: typer.Typer) -> None:
     """Register the command of this module."""
@@ -58,9 +61,12 @@ def _show(console: Console, shown: "Shown", keep: Path) -> None:
 
     for history in shown.histories:
         console.print(history_tree(history))
-    for text in shown.report_texts():
+    for path, text in zip(shown.reports, shown.report_texts(), strict=True):
         console.rule("Structured Report, as the PACS received it")
-        console.print(text, markup=False)
+        lines = text.splitlines()
+        console.print("\n".join(lines[:REPORT_LINES]), markup=False)
+        if len(lines) > REPORT_LINES:
+            console.print(f"[dim]… {len(lines) - REPORT_LINES} more lines: dsrdump {path}[/dim]")
     if shown.truth is not None and shown.readings:
         console.print(_truth_table(shown))
     console.rule("Where it lies")
@@ -88,7 +94,7 @@ def _truth_table(shown: "Shown") -> Table:
             if finding
             else {}
         )
-        diameter = next((text for name, text in values.items() if "iameter" in name), "")
+        diameter = values.get("Long axis", "")
         label = f"[green]{finding.label}[/green]" if finding else "[red]not found[/red]"
         probability = f"{100 * finding.probability:.0f} %" if finding else ""
         kind = f"{nodule.density_hu:.0f} HU, {nodule.kind.replace('_', '-')}"
