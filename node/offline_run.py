@@ -155,7 +155,7 @@ def _data_set_digest(path: Path) -> str:
     """Return what intake would record: SHA-256 of the data set without file meta, so that results get the same UIDs."""
     with path.open("rb") as file:
         try:
-            file.seek(scan_meta(file.fileno())[1])
+            file.seek(scan_meta(file.fileno()).position)
         except Unscannable:
             file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -158,7 +158,7 @@ class ValueRules(_Frozen):
 
     padding: Literal["send", "ignore"] = "ignore"
     """"send": Pixel Padding Value travels as input `padding` where the series has one."""
-    monochrome1: Literal["invert", "refuse"] = "refuse"
+    monochrome1: Literal["refuse"] = "refuse"
 
 
 class Memory(_Frozen):
@@ -215,6 +215,16 @@ class ModelManifest(_Frozen):
     figures: tuple[Figure, ...] = ()
     datasets: tuple[DatasetUse, ...] = ()
     golden: Golden | None = None
+
+    @model_validator(mode="after")
+    def _padding_has_an_input(self) -> Self:
+        declared = any(tensor.name == "padding" for tensor in self.inputs)
+        if declared != (self.value_rules.padding == "send"):
+            raise ValueError(
+                f"value_rules.padding is {self.value_rules.padding!r} and the inputs "
+                f"{'hold' if declared else 'lack'} 'padding': either 'send' with that input, or 'ignore' without it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _findings_name_outputs(self) -> Self:

@@ -34,6 +34,7 @@ def manifest_of(name: str, outputs: dict[str, str], *, image: str = "INT16", pad
         "inputs": inputs,
         "outputs": [{"name": key, "datatype": value, "shape": [-1, -1, -1]} for key, value in outputs.items()],
         "findings": [{**base["findings"][0], "output": next(iter(outputs))}],
+        "value_rules": {"padding": "send" if padding else "ignore"},
     }
     return ModelManifest.model_validate({**base, **changed})
 

@@ -20,6 +20,7 @@ def manifest_with(extra: dict[str, object] | None = None, image: str = "INT16") 
     base = threshold_manifest().model_dump(mode="json", exclude_none=True)
     base["inputs"][0]["datatype"] = image
     base["inputs"] += [extra] if extra else []
+    base["value_rules"] = {"padding": "send" if extra and extra["name"] == "padding" else "ignore"}
     return ModelManifest.model_validate(base)
 
 
