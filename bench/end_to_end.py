@@ -23,7 +23,7 @@ from pydicom import dcmread
 
 from bench import hilum_node, naive_node, peers
 from bench.disk import seconds_to_keep
-from bench.stages import Stopwatch, ratio, table
+from bench.stages import Stopwatch, cpu_line, ratio, table
 from node.logs import configure
 from node.results.evidence_writer import warm_up
 from node.settings import LogSettings
@@ -140,6 +140,7 @@ def measure(arguments: argparse.Namespace, directory: Path) -> str:
             "",
             table(naive, ours),
             "",
+            cpu_line(naive, ours),
             f"Hilum acknowledges an instance when it is durable and indexed; the straightforward node syncs nothing. "
             f"Keeping the {arguments.slices} files durably (fsync, rename, directory fsync) alone took "
             f"{1000 * median(disk):.0f} ms ({1000 * min(disk):.0f}-{1000 * max(disk):.0f}) in {arguments.directory}.",
