@@ -20,7 +20,10 @@ from node.dimse.pdu_stream import AbortReason, Pdu
 from node.errors import AssociationError
 
 DICOM_APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
-_DECODING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, struct.error, NotImplementedError)
+# What pynetdicom's decoders raise on bytes that are no A-ASSOCIATE-RQ; its own length checks are assertions.
+_DECODING_ERRORS = (
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, struct.error, NotImplementedError),
+)
 
 
 @dataclass(frozen=True, slots=True)

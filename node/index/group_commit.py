@@ -3,9 +3,10 @@
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from node.index.engine import writing
 
@@ -17,8 +18,11 @@ _making = threading.Lock()
 def commit_together(engine: Engine, work: Callable[[Connection], _Result]) -> _Result:
     """Run `work` in a write transaction shared with whoever else is waiting; return once it is committed.
 
-    Work must not depend on being alone in its transaction. Where the transaction fails, the error goes to the
-    thread that led it, and the work of the others is done again without it.
+    Work must not depend on being alone in its transaction. Work that fails is undone and fails alone. Where the
+    transaction itself fails, the error goes to the thread that led it, and the others try again without it.
+
+    Raises:
+        SQLAlchemyError: What `work` or the commit raised; then nothing of it is in the index.
     """
     with _making:
         group = _groups.setdefault(engine, _Group())
@@ -30,8 +34,15 @@ class _Job(Generic[_Result]):
 
     def __init__(self, work: Callable[[Connection], _Result]) -> None:
         self.work = work
-        self.results: list[_Result] = []
-        self.is_committed = False
+        self.result: _Result | SQLAlchemyError | None = None
+        self.is_done = False
+
+    def run(self, connection: Connection) -> None:
+        try:
+            with connection.begin_nested():
+                self.result = self.work(connection)
+        except SQLAlchemyError as error:
+            self.result = error
 
 
 class _Group:
@@ -47,9 +58,11 @@ class _Group:
         with self._queue_lock:
             self._queue.append(job)  # type: ignore[arg-type]  # a list of jobs of any result
         with self._leading:
-            if not job.is_committed:
+            if not job.is_done:
                 self._lead(engine, job)
-        return job.results[-1]
+        if isinstance(job.result, SQLAlchemyError):
+            raise job.result
+        return cast(_Result, job.result)
 
     def _lead(self, engine: Engine, own: "_Job[_Result]") -> None:
         with self._queue_lock:
@@ -57,9 +70,9 @@ class _Group:
         try:
             with writing(engine) as connection:
                 for job in jobs:
-                    job.results.append(job.work(connection))
+                    job.run(connection)
             for job in jobs:
-                job.is_committed = True
+                job.is_done = True
         finally:
             with self._queue_lock:
-                self._queue = [job for job in jobs if not job.is_committed and job is not own] + self._queue
+                self._queue = [job for job in jobs if not job.is_done and job is not own] + self._queue
