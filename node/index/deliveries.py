@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Engine, Row, func, select, update
+from sqlalchemy import Engine, Row, case, func, null, select, update
 
 from node.domain.evidence import EvidenceObject, EvidenceSet
 from node.domain.instances import SopReference
@@ -139,8 +139,11 @@ def record_attempt(engine: Engine, study_uid: str, attempt: Attempt, *, now: dat
 
 def undelivered(engine: Engine) -> tuple[Undelivered, ...]:
     """Return every (set, destination) with a PENDING object, oldest set first."""
+    due = delivery.c.next_attempt_at
+    # An object that was never tried, or was opened again, makes the whole set due at once.
+    soonest = case((func.count(due) == func.count(), func.min(due)), else_=null()).label("next")
     pending = (
-        select(delivery.c.evidence_key, delivery.c.destination, func.min(delivery.c.next_attempt_at).label("next"))
+        select(delivery.c.evidence_key, delivery.c.destination, soonest)
         .where(delivery.c.state == "PENDING")
         .group_by(delivery.c.evidence_key, delivery.c.destination)
         .subquery()

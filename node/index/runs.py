@@ -100,8 +100,8 @@ def plan_runs(engine: Engine, requests: Sequence[RunRequest]) -> None:
 
 
 def unfinished_runs(engine: Engine) -> tuple[RunRequest, ...]:
-    """Return the runs that are QUEUED or RUNNING, oldest decision first."""
-    query = select(run).where(run.c.state.in_(UNFINISHED)).order_by(run.c.decided_at, run.c.run_id)
+    """Return the runs that are QUEUED or RUNNING: those that never crashed first, then the oldest decision."""
+    query = select(run).where(run.c.state.in_(UNFINISHED)).order_by(run.c.started, run.c.decided_at, run.c.run_id)
     with engine.connect() as connection:
         return tuple(_request(row) for row in connection.execute(query))
 
