@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+import pydicom
 import structlog
 from sqlalchemy import Engine
 
@@ -62,6 +63,8 @@ class Node:
 
     def _open(self, parts: ExitStack) -> tuple[str, int]:
         settings = self.settings
+        # pydicom's warnings quote values, and values may be a patient's.
+        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         state = parts.enter_context(StateDirectory(settings.store.state_directory))
         bundles = {version_of(bundle): bundle for bundle in open_bundles(settings.inference)}
         store = InstanceStore(state.store)

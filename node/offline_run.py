@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pydicom
+
 from node import pipeline
 from node.domain.evidence import EvidenceSet, Signature
 from node.domain.findings import Findings
@@ -66,6 +68,8 @@ class OfflineRun:
             SettingsError, InferenceUnavailable: the service cannot be used.
         """
         on_step(f"reading {folder}")
+        # pydicom's warnings quote values, and values may be a patient's.
+        pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
         studies = list(_studies(folder))
         if not studies:
             raise Refusal(f"{folder} holds no DICOM image with a Study Instance UID. Remedy: name the folder above.")
