@@ -20,13 +20,13 @@ class LungRules:
     air: float = -320.0
     gas: float = -950.0
     """The mean of a lung's core lies above this, that of bowel gas, trachea and outside air below."""
-    table: float = 3.0
-    """Tissue thinner than about twice this is not body (table, clothes)."""
+    table: float = 24.0
+    """What is thinner than about twice this with its holes filled is not body (table, arms, blankets)."""
     core: float = 9.0
     """A lung holds a disc of this radius in some slice; airways do not. From there it is followed through slices."""
     hole: float = 21.0
     """Enclosed tissue that holds no disc of this radius belongs to the lung."""
-    bay: float = 9.0
+    bay: float = 12.0
     """Bays at the pleura narrower than about twice this belong to the lung."""
 
     def steps(self, length: float) -> int:
@@ -43,7 +43,7 @@ def coarse_lungs(values: Any, rules: LungRules) -> Any:
     """
     planes = tf.transpose(values, (1, 2, 0))[None]
     air = tf.cast(planes < rules.air, tf.float32)
-    body = filled(opened(1 - air, rules.steps(rules.table)))
+    body = opened(filled(1 - air), rules.steps(rules.table))
     inside = air * body
     lung = reconstructed(_cores(planes, inside, rules), inside)
     aerated = inside * tf.cast(planes > rules.gas, tf.float32)

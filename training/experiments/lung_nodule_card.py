@@ -25,7 +25,7 @@ _LIMITS = (
     "Looks at one axial slice at a time; neighbouring slices only tell that a nodule is seen through 3 mm.",
     "Trained on 8-bit crops about nodules of 3 mm and more, scaled by their own minimum and maximum, so it does not "
     "know Hounsfield units: calcified and soft nodules look alike to it.",
-    "Faint ground glass, nodules below 5 mm, and nodules in the hilum or wide on the pleura or mediastinum are often "
+    "Faint ground glass, nodules below 6 mm, and nodules in the hilum or wide on the pleura or mediastinum are often "
     "missed; parts of a nodule outside the lung mask are cut off.",
     "The lung mask follows air: consolidated or collapsed lung, large effusions and lungs cut by the field of view "
     "are left out.",
@@ -57,7 +57,7 @@ def lung_nodule_manifest(
             runtime_minimum="2.21",
         ),
         use=Use(
-            intended_use="Marks nodule candidates of 4 mm and more on chest CT of adults, to try a node end to end.",
+            intended_use="Marks nodule candidates of 5 mm and more on chest CT of adults, to try a node end to end.",
             research_use="Research use only. Not a medical device; not for diagnosis, screening or follow-up.",
             limits=_LIMITS,
         ),
@@ -105,8 +105,8 @@ def _findings(point: OperatingPoint) -> ComponentFindings:
         output="probability",
         threshold=point.threshold,
         within="lungs",
-        min_volume_ml=0.03,
-        min_diameter_mm=4.0,
+        min_volume_ml=0.07,
+        min_diameter_mm=5.0,
         min_probability=point.min_probability,
         max_findings=100,
         label="Nodule",
