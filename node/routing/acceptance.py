@@ -154,6 +154,9 @@ def _sex(accepts: AcceptedInput, headers: Headers) -> str:
 
 
 def _slices(accepts: AcceptedInput, headers: Headers) -> str:
+    most = max(header.number_of_frames for header in headers)
+    if most > 1:
+        return f"it holds images of up to {most} frames; the model takes one single-frame image per slice"
     return _outside("number of slices", len(headers), accepts.slices)
 
 

@@ -223,6 +223,12 @@ def test_everything_that_speaks_against_a_series_is_said_at_once() -> None:
     assert "age" in reason
 
 
+def test_a_multi_frame_image_is_told_that_it_is_one_and_not_counted_as_a_slice() -> None:
+    said = the_reason(series("2.25.3", 1, number_of_frames=64), slices={"least": 8})
+    assert "64 frames" in said
+    assert "number of slices" not in said
+
+
 def test_slices_that_make_no_volume_are_refused_with_the_positions() -> None:
     headers = series("2.25.3")
     del headers[4]
