@@ -21,6 +21,12 @@ EXTRA_OF = {
 }
 
 
+def _say_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hilum {version('hilum')}")
+        raise typer.Exit
+
+
 def build() -> typer.Typer:
     """Put together the commands of this package and of every package that registers in "hilum.commands"."""
     app = typer.Typer(
@@ -38,12 +44,9 @@ def build() -> typer.Typer:
 
 
 def _root(
-    *,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    *, _version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_say_version)] = False
 ) -> None:
-    if show_version:
-        typer.echo(f"hilum {version('hilum')}")
-        raise typer.Exit
+    """Hold the options of `hilum` itself."""
 
 
 def main() -> None:

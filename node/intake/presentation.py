@@ -16,9 +16,9 @@ DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 
 _JPEG: Final = "1.2.840.10008.1.2.4."
 LOSSLESS: Final = (
-    # JPEG lossless SV1 and process 14, JPEG-LS, JPEG 2000, HTJ2K, JPEG XL; then the rare and retired ones.
-    *(_JPEG + number for number in ("70", "57", "80", "90", "92", "201", "202", "110", "58", "65", "66")),
+    # Cheapest to decode first (RLE, HTJ2K, JPEG-LS, JPEG lossless, JPEG 2000); then the rare and retired ones.
     "1.2.840.10008.1.2.5",
+    *(_JPEG + number for number in ("201", "202", "80", "70", "57", "90", "92", "110", "58", "65", "66")),
     "1.2.840.10008.1.2.1.98",
     "1.2.840.10008.1.2.8.1",
 )
