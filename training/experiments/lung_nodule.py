@@ -43,7 +43,9 @@ SEED = 1
 SCHEDULE = Schedule(steps=4000)
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 CERTAINTIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
-MAY_LOSE = 0.05
+DICE_TIES = 0.005
+"""Thresholds whose mean Dice lies this close to the best are as good; the highest of them marks the least."""
+MAY_LOSE = 0.10
 """Hit rate on validation crops that a higher least probability may cost, for fewer other candidates."""
 PHANTOM_SEED, FOUND_FROM_MM = 1, 6.0
 
@@ -149,13 +151,15 @@ def volume_predictor(algorithm: NoduleMap) -> PredictVolume:
 
 def choose_operating_point(predicted: Predicted) -> OperatingPoint:
     """Choose the outline's threshold by Dice and the least probability of a candidate by what it costs in hits."""
-    threshold = max(THRESHOLDS, key=lambda value: crop_figures(predicted, value).dice.mean)
+    outlines = {value: crop_figures(predicted, value).dice.mean for value in THRESHOLDS}
+    threshold = max(value for value, mean in outlines.items() if mean >= max(outlines.values()) - DICE_TIES)
     hits = {value: crop_figures(predicted, value).hits.mean for value in (threshold, *CERTAINTIES)}
     allowed = [value for value in CERTAINTIES if value >= threshold and hits[value] >= hits[threshold] - MAY_LOSE]
     least = max(allowed, default=threshold)
     kept, most = f"{hits[least]:.1%}", f"{hits[threshold]:.1%}"
     reason = (
-        f"threshold {threshold:g}: highest mean Dice on {len(predicted)} validation crops; least probability "
+        f"threshold {threshold:g}: the highest within {DICE_TIES:g} of the best mean Dice on {len(predicted)} "
+        f"validation crops ({outlines[threshold]:.3f}); least probability "
         f"{least:g}: the highest at which {kept} of them are still hit ({most} at the threshold)"
     )
     return OperatingPoint(threshold, least, reason)
