@@ -46,21 +46,7 @@ def train(
     """
     log = structlog.get_logger()
 
-    # -- Optimizer: AdamW, warm-up then cosine to zero, moving average of the weights ------------------------------
-    warm_up = min(schedule.warm_up_steps, schedule.steps // 5)
-    rate = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=schedule.peak_rate / 20,
-        decay_steps=schedule.steps - warm_up,
-        warmup_target=schedule.peak_rate,
-        warmup_steps=warm_up,
-    )
-    optimizer = keras.optimizers.AdamW(
-        rate,
-        weight_decay=schedule.weight_decay,
-        global_clipnorm=1.0,
-        use_ema=True,
-        ema_momentum=schedule.average_momentum,
-    )
+    optimizer = _optimizer(schedule)
     model.compile(optimizer=optimizer, loss=cross_entropy_and_dice)
 
     # -- Loop: a batch depends on seed and step alone --------------------------------------------------------------
@@ -85,3 +71,21 @@ def train(
     if weights_file is not None:
         model.save_weights(weights_file)
     return mean
+
+
+def _optimizer(schedule: Schedule) -> keras.optimizers.Optimizer:
+    """AdamW with warm-up, then cosine to zero, and a moving average of the weights."""
+    warm_up = min(schedule.warm_up_steps, schedule.steps // 5)
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=schedule.peak_rate / 20,
+        decay_steps=schedule.steps - warm_up,
+        warmup_target=schedule.peak_rate,
+        warmup_steps=warm_up,
+    )
+    return keras.optimizers.AdamW(
+        rate,
+        weight_decay=schedule.weight_decay,
+        global_clipnorm=1.0,
+        use_ema=True,
+        ema_momentum=schedule.average_momentum,
+    )
