@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference.errors import ListenError, SettingsRefused
-from inference.log import configure_log
+from inference.log import LOG_LEVELS, configure_log
 from inference.quiet import quiet_tensorflow
 from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
 
@@ -23,6 +23,7 @@ def read_settings(arguments: Sequence[str]) -> ServiceSettings:
     parser.add_argument("--max-message-mb", type=int, default=1024, metavar="N")
     parser.add_argument("--ready-file", type=Path, metavar="PATH", help="written when all models are warmed")
     parser.add_argument("--parent-pid", type=int, metavar="N", help="end when this parent process ends")
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="least level that is written")
     given = parser.parse_args(arguments)
     return ServiceSettings(
         models_directory=given.models,
@@ -31,12 +32,13 @@ def read_settings(arguments: Sequence[str]) -> ServiceSettings:
         max_message_mb=given.max_message_mb,
         ready_file=given.ready_file,
         parent_pid=given.parent_pid,
+        log_level=given.log_level,
     )
 
 
 def serve(settings: ServiceSettings) -> int:
     """Run the service until it is told to end; TensorFlow is loaded here."""
-    configure_log()
+    configure_log(settings.log_level)
     with quiet_tensorflow():
         from inference.app import InferenceService, stop_on_signals, stop_with_parent
     service = InferenceService(settings)

@@ -1,13 +1,16 @@
 """The service's log: human on a terminal, JSON lines otherwise. Requests are named by their random id, never shown."""
 
+import logging
 import sys
 from typing import Any
 
 import structlog
 
+LOG_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
-def configure_log() -> None:
-    """Write structlog events to standard error."""
+
+def configure_log(level: str = "info") -> None:
+    """Write structlog events of `level` and above to standard error."""
     last: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
@@ -16,5 +19,6 @@ def configure_log() -> None:
             structlog.processors.format_exc_info,
             last,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(LOG_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )

@@ -34,6 +34,8 @@ class ServiceSettings:
     queue: int = 8
     """Requests that wait beyond those; more are answered RESOURCE_EXHAUSTED at once."""
     threads: int = available_cores()
+    log_level: str = "info"
+    """Least level that is written: debug, info, warning or error."""
     grace_s: float = 8.0
     """Time that running requests get after SIGTERM."""
 

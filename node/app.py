@@ -121,7 +121,8 @@ class Node:
         settings = self.settings.inference
         if not self._start_service:
             return settings
-        service = ServiceProcess(settings, models_directory(settings), state.run)
+        log_level = self.settings.log.level
+        service = ServiceProcess(settings, models_directory(settings), state.run, log_level=log_level)
         parts.callback(service.stop)
         return settings.model_copy(update={"endpoint": service.start()})
 

@@ -23,6 +23,7 @@ from node.settings import (
     CompletionSettings,
     InferenceSettings,
     ListenerSettings,
+    LogSettings,
     Settings,
     StoreSettings,
 )
@@ -119,6 +120,7 @@ class Demonstration:
             store=StoreSettings(state_directory=self._directory / "state", low_disk_bytes=256 << 20),
             completion=CompletionSettings(settle_s=1.0),
             inference=self._inference,
+            log=LogSettings(level="warning"),
             destinations=(pacs.destination(),),
         )
 

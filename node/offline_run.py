@@ -93,7 +93,7 @@ class OfflineRun:
         settings = self._settings.inference
         if not self._start_service:
             return None, settings
-        service = ServiceProcess(settings, models_directory(settings), scratch)
+        service = ServiceProcess(settings, models_directory(settings), scratch, log_level="warning")
         return service, settings.model_copy(update={"endpoint": service.start()})
 
     def _one(

@@ -25,12 +25,15 @@ _POLL_S = 0.05
 class ServiceProcess:
     """Keeps `python -m inference` alive as a child; it ends with this process, however this process ends."""
 
-    def __init__(self, settings: InferenceSettings, models_directory: Path, run_directory: Path) -> None:
+    def __init__(
+        self, settings: InferenceSettings, models_directory: Path, run_directory: Path, *, log_level: str = "info"
+    ) -> None:
         """Prepare; `run_directory` takes the ready file. Listens on the endpoint of the settings (port 0 is free)."""
         self._settings = settings
         self._models_directory = models_directory
         self._ready_file = run_directory / READY_FILE
         self._listen = settings.endpoint
+        self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
@@ -88,6 +91,7 @@ class ServiceProcess:
         command = [sys.executable, "-P", "-m", "inference", "--models", str(self._models_directory)]
         command += ["--listen", self._listen, "--max-message-mb", str(self._settings.max_message_mb)]
         command += ["--ready-file", str(self._ready_file), "--parent-pid", str(getpid())]
+        command += ["--log-level", self._log_level]
         for name in self._settings.models:
             command += ["--model", name]
         with self._lock:
