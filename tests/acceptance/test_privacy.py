@@ -146,6 +146,8 @@ def test_patient_data_is_in_the_results_and_nowhere_else(
     tellings["databases"] = "\n".join(path.read_bytes().decode("latin-1") for path in node.state.glob("*.sqlite*"))
 
     assert '"prediction_received"' in tellings["log"]
+    stored = [path for path in (node.state / "store").rglob("*") if path.is_file()]
+    assert sum(CANARIES["PatientID"].encode() in path.read_bytes() for path in stored) >= 24  # what came is kept whole
     for name, text in tellings.items():
         at = text.lower().find(WORD)
         assert at < 0, f"{name}: ...{text[max(0, at - 200) : at + 60]}..."
