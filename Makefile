@@ -23,7 +23,7 @@ check: setup-dev ## ruff, mypy --strict, import rules, size rules, drift of gene
 	scripts/check
 
 unit: setup-dev ## The fast part of the tests
-	.venv/bin/pytest -m "not acceptance" tests
+	.venv/bin/pytest tests/unit tests/architecture
 
 protos: setup-dev ## Generate the gRPC stubs
 	scripts/protos
