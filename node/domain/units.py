@@ -58,3 +58,8 @@ def _pet_unit(header: ImageHeader) -> str:
     if header.units == "CM2ML":
         return f"{unit}{{SUVbsa}}"
     return unit
+
+
+def unit_for_readers(ucum: str) -> str:
+    """Return how a reader writes a unit: HU for [hnsf'U], nothing for 1, else the UCUM code."""
+    return {HOUNSFIELD: "HU", "1": ""}.get(ucum, ucum)

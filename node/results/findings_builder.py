@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from node.domain.findings import Code, Finding, Findings, Measurement
+from node.domain.units import unit_for_readers
 from node.domain.volume import Volume
 from node.errors import InferenceRejected
 from node.results import concepts
@@ -82,7 +83,7 @@ def findings_as_rows(findings: Findings) -> list[dict[str, str]]:
     for item in findings.items:
         row = {"Finding": item.label, "Site": item.site.meaning if item.site else "", **dict.fromkeys(names, "")}
         for each in item.measurements:
-            row[each.concept.meaning] = f"{each.value:.2f} {each.unit.value}"
+            row[each.concept.meaning] = f"{each.value:.2f} {unit_for_readers(each.unit.value)}".rstrip()
         rows.append(row)
     return rows
 

@@ -7,6 +7,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.domain.findings import Code
+from node.domain.units import unit_for_readers
 from node.results import concepts, sr_tree
 from node.results.findings_builder import findings_as_rows
 
@@ -63,10 +64,15 @@ def _group(group: Dataset) -> Iterator[str]:
         name = sr_tree.concept(item)
         if sr_tree.value_type(item) == "NUM" and name is not None:
             level = f"  ({', '.join(levels)})" if levels and sr_tree.is_named(item, concepts.CERTAINTY) else ""
-            yield f"    {name.meaning:<22}{sr_tree.text_of(item):>16}{level}"
+            yield f"    {name.meaning:<22}{_measured(item):>16}{level}"
     regions = sr_tree.named(group, concepts.IMAGE_REGION)
     images = {uid for region in regions for image in sr_tree.children(region) for uid in sr_tree.references(image)}
     yield f"    {'Outlined on':<22}{len(images):>10} images"
+
+
+def _measured(item: Dataset) -> str:
+    number, _, unit = sr_tree.text_of(item).partition(" ")
+    return f"{number} {unit_for_readers(unit)}".rstrip()
 
 
 def _evaluations(report: Dataset) -> Iterator[str]:

@@ -26,7 +26,7 @@ DERIVED_MODALITIES: Final = {
     "DOC": "a document",
     "ANN": "annotations",
     "M3D": "a 3-D model",
-    "OT": "of no imaging modality (OT)",
+    "OT": "an object of another kind",
 }
 # Secondary Capture (all forms), and whatever a result may be whose Modality is the source's (PS3.4 B.5): presentation
 # states, Parametric Map, registrations and segmentations, SR documents.

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from node.domain.findings import Finding, Findings
+from node.domain.units import unit_for_readers
 from node.domain.volume import Volume
 from node.testing.sheet_tiles import TILE, Part, font, outline, slice_values, tile, window_for
 
@@ -78,7 +79,7 @@ def _finding_panel(volume: Volume, findings: Findings, finding: Finding) -> _Pan
     box[rows, columns] = True
     whole = Part(values, box | outline(box), zoom.window, finding.color_rgb)
     numbers = "   ".join(
-        f"{item.concept.meaning} {item.value:.4g} {_unit(item.unit.value)}" for item in finding.measurements
+        f"{item.concept.meaning} {item.value:.4g} {unit_for_readers(item.unit.value)}" for item in finding.measurements
     )
     where = f"slice {index + 1} of {volume.geometry.shape[0]}, {zoom.window.name}"
     tiles = tile(whole, volume.geometry), tile(zoom, volume.geometry)
@@ -100,10 +101,6 @@ def _around(volume: Volume, finding: Finding) -> tuple[slice, slice]:
         first = min(max(0, (bound.start + bound.stop - wide) // 2), count - wide)
         spans.append(slice(first, first + wide))
     return spans[0], spans[1]
-
-
-def _unit(ucum: str) -> str:
-    return {"[hnsf'U]": "HU", "1": "", "ml": "mL"}.get(ucum, ucum)
 
 
 def _sheet(panels: list[_Panel], title: str) -> Image.Image:
