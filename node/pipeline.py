@@ -55,17 +55,23 @@ class Reading:
     findings: Findings
 
 
-def read_study(files: Iterable[tuple[Path, str | None]]) -> StudyImages:
+def read_study(
+    files: Iterable[tuple[Path, str | None]], *, unreadable_on: tuple[type[Exception], ...] = (HilumError,)
+) -> StudyImages:
     """Read the headers of a study's files, given with the series they were received in.
 
-    A file that cannot be read is named with the reason; the others go on.
+    A file at which an error of `unreadable_on` arises is named with the reason; the others go on.
+
+    Raises:
+        OSError: the machine cannot read a file now; that says nothing of the file. A folder that somebody names is
+            read with OSError among `unreadable_on`.
     """
     series: dict[str, list[ImageHeader]] = {}
     unreadable: list[Unreadable] = []
     for path, series_uid in files:
         try:
             header = read_header(path)
-        except HilumError as error:
+        except unreadable_on as error:
             unreadable.append(Unreadable(path, series_uid, str(error)))
         else:
             series.setdefault(header.series_uid, []).append(header)

@@ -13,7 +13,7 @@ from node.domain.instances import ImageHeader
 from node.errors import DecodingError, NotUnderstood
 from node.imaging.deflated import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, HEADER_BYTES, inflate
 from node.imaging.explicit_scan import Unscannable, scan_inflated, scan_meta
-from node.imaging.pydicom_scan import MALFORMED, read_inflated
+from node.imaging.pydicom_scan import MALFORMED, is_of_the_machine, read_inflated
 from node.imaging.stored_values import drop_unused_bits, native_type
 
 _LONGEST_REASON: Final = 300
@@ -25,6 +25,7 @@ def decode_into(header: ImageHeader, pixels: NDArray[Any]) -> None:
     Raises:
         DecodingError: no decoder of ours reads it, or it is not the image that its header describes; the message
             names the SOP instance and the transfer syntax.
+        OSError: the file cannot be read now.
     """
     decode = _deflated if header.transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else _by_pydicom
     decoded = decode(header)
@@ -41,6 +42,8 @@ def _by_pydicom(header: ImageHeader) -> NDArray[Any]:
             warnings.simplefilter("ignore")
             return pixel_array(header.path, raw=True)
     except (*MALFORMED, RuntimeError, MemoryError) as error:
+        if is_of_the_machine(error):
+            raise
         raise decoding_error(header, f"{type(error).__name__}: {error}") from error
 
 

@@ -18,7 +18,7 @@ def inflate(descriptor: int, position: int, limit: int) -> bytes:
         NotUnderstood: the bytes are no deflate stream.
     """
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    packed = os.pread(descriptor, os.fstat(descriptor).st_size - position, position)
+    packed = os.pread(descriptor, max(0, os.fstat(descriptor).st_size - position), position)
     try:
         return inflater.decompress(packed, limit)
     except zlib.error as error:

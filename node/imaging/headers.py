@@ -20,6 +20,7 @@ def read_header(path: Path) -> ImageHeader:
     Raises:
         NotUnderstood: the file is no DICOM file, is torn before its pixels, or an attribute has a value that cannot
             be meant; the message names it.
+        OSError: the file cannot be opened or read, which says nothing of its content.
     """
     return header_of(_elements(path), path)
 
@@ -44,16 +45,13 @@ def read_headers(
 
 
 def _elements(path: Path) -> Elements:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NotUnderstood(f"the file cannot be opened: {error.strerror}") from error
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         meta = scan_meta(descriptor)
         if meta.transfer_syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
             return _inflated_elements(inflate(descriptor, meta.position, HEADER_BYTES))
         return scan_data_set(descriptor, meta)
-    except (Unscannable, OSError):
+    except Unscannable:
         return read_elements(path)
     finally:
         os.close(descriptor)

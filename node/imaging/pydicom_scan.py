@@ -1,5 +1,6 @@
 """The elements of a data set by pydicom: for every encoding that the fast scanner leaves alone."""
 
+import errno
 import struct
 import warnings
 from io import BytesIO
@@ -36,6 +37,13 @@ MALFORMED: Final = (
     ValueError,
     struct.error,
 )
+# Errors of the system that wrong lengths and offsets bring about; every other one is the machine's.
+_BROUGHT_ABOUT: Final = (None, errno.EINVAL, errno.EOVERFLOW, errno.EISDIR)
+
+
+def is_of_the_machine(error: Exception) -> bool:
+    """Tell an I/O error that says nothing of the file's content (EMFILE, EIO, ENOENT) from a malformed data set."""
+    return isinstance(error, OSError) and error.errno not in _BROUGHT_ABOUT
 
 
 class _PixelsSought:
@@ -55,7 +63,10 @@ class _PixelsSought:
 
 
 def read_elements(path: Path) -> Elements:
-    """Return the elements of a Part 10 file in any encoding but deflated; raise NotUnderstood with the reason."""
+    """Return the elements of a Part 10 file in any encoding but deflated; raise NotUnderstood with the reason.
+
+    OSError passes where it says nothing of the content.
+    """
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
@@ -68,6 +79,8 @@ def read_elements(path: Path) -> Elements:
     except InvalidDicomError as error:
         raise NotUnderstood("no DICOM Part 10 file: the prefix DICM is missing (PS3.10 7.1)") from error
     except MALFORMED as error:
+        if is_of_the_machine(error):
+            raise
         raise _malformed(error) from None
 
 

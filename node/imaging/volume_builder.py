@@ -38,6 +38,7 @@ def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int, memory: memo
         Refusal: the images cannot make a volume of linear values, or it would take more than `max_bytes`.
         GeometryRefusal: the slices do not make an even, right-angled stack; the message names positions in mm.
         DecodingError: the pixels of an image cannot be decoded; the message names it and its transfer syntax.
+        OSError: a file cannot be read now.
     """
     stack = stack_of(headers)
     first = stack.headers[0]
@@ -101,14 +102,11 @@ def _is_native(header: ImageHeader) -> bool:
 
 
 def _read_into(header: ImageHeader, pixels: NDArray[Any]) -> None:
+    descriptor = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        descriptor = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            got = os.preadv(descriptor, [pixels.data.cast("B")], header.pixel_offset or 0)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise decoding_error(header, f"the file cannot be read: {error.strerror}") from error
+        got = os.preadv(descriptor, [pixels.data.cast("B")], header.pixel_offset or 0)
+    finally:
+        os.close(descriptor)
     if got < pixels.nbytes:
         raise decoding_error(header, f"the file ends after {got} of {pixels.nbytes} bytes of Pixel Data")
 

@@ -1,5 +1,6 @@
 """Volumes of synthetic series: every stored value in its place, every encoding, every refusal with its reason."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -213,11 +214,11 @@ def test_a_file_torn_within_its_pixels_is_a_decoding_error(tmp_path: Path) -> No
         built(paths)
 
 
-def test_a_file_that_went_away_is_a_decoding_error(tmp_path: Path) -> None:
+def test_a_file_that_went_away_is_no_fault_of_the_image(tmp_path: Path) -> None:
     paths = write_series(SeriesPlan(voxels=VOXELS), tmp_path)
     headers = read_headers(paths)
     paths[1].unlink()
-    with pytest.raises(DecodingError, match="cannot be read"):
+    with pytest.raises(FileNotFoundError):
         build_volume(headers, max_bytes=LIMIT)
 
 
@@ -291,3 +292,26 @@ def test_a_deflate_bomb_is_cut_off(tmp_path: Path) -> None:
     data_set.save_as(path)
     with pytest.raises(NotUnderstood, match="16 MiB"):
         read_header(path)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless])
+def test_an_input_error_of_the_machine_is_no_fault_of_the_image(
+    syntax: pydicom.uid.UID, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_series(SeriesPlan(voxels=TWELVE_BITS), tmp_path)
+    if syntax == RLELossless:
+        rewrite(paths, lambda data_set: data_set.compress(syntax, generate_instance_uid=False))
+    elif syntax == ImplicitVRLittleEndian:
+        for path in paths:
+            pydicom.dcmwrite(path, pydicom.dcmread(path), implicit_vr=True, little_endian=True, force_encoding=True)
+    headers = read_headers(paths)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.open", fail)
+    monkeypatch.setattr("pathlib.Path.open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        build_volume(headers, max_bytes=LIMIT)
+    with pytest.raises(OSError, match="Input/output error"):
+        read_header(paths[0])
