@@ -60,7 +60,7 @@ class StudySteps:
         present = self.outbox.find(uids.evidence_key(origin, findings_builder.writer_revision))
         if present is not None:
             return present
-        headers = self._images(run).series[series_uid]
+        headers = self._whole_series(run, series_uid)
         reading = self._read(bundle, headers)
         previous = previous_report(self.engine, uids.series_uid(origin, "SR"), before=run.decided_at)
         evidence = pipeline.make_evidence(bundle, headers, reading, signature, self.outbox, previous=previous)
@@ -71,6 +71,23 @@ class StudySteps:
     def _read(self, bundle: ModelBundle, headers: tuple[ImageHeader, ...]) -> pipeline.Reading:
         most = self.processing.max_volume_mb * MEGABYTE
         return pipeline.read_series(bundle, headers, self.client.infer, max_bytes=most)
+
+    def _whole_series(self, run: RunRequest, series_uid: str) -> tuple[ImageHeader, ...]:
+        """Read the headers of the series again; it must be what was received, image by image."""
+        received = instances_of_generation(self.engine, run.study_uid, run.generation)
+        wanted = {item.path: item.sop.sop_instance_uid for item in received if item.series_uid == series_uid}
+        images = pipeline.read_study((path, series_uid) for path in wanted)
+        if images.unreadable:
+            first = images.unreadable[0]
+            raise Refusal(f"SOP instance {wanted[first.path]} cannot be read: {first.reason}")
+        headers = images.series.get(series_uid, ())
+        odd = set(wanted.values()) ^ {header.sop.sop_instance_uid for header in headers}
+        if odd or len(headers) != len(wanted):
+            raise Refusal(
+                f"the stored files of series {series_uid} are not the instances that were received: "
+                f"{', '.join(sorted(odd)[:3])}. Remedy: `hilum reindex`, then send the study again."
+            )
+        return headers
 
     def _images(self, run: RunRequest) -> pipeline.StudyImages:
         received = instances_of_generation(self.engine, run.study_uid, run.generation)
