@@ -65,6 +65,7 @@ class InferenceClient:
         )
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._closed = threading.Event()
 
     def infer(self, bundle: ModelBundle, volume: Volume, region: Region | None = None) -> Prediction:
         """Run the bundle's model on a volume that lies in the manifest's axes, within the deadline of the settings.
@@ -127,12 +128,13 @@ class InferenceClient:
         return ServiceHealth(endpoint, "serving" if serving else "not_serving", f"{stated.name} {stated.version}")
 
     def close(self) -> None:
-        """Close the channel; calls that run are cancelled and count as unavailable."""
+        """Close the channel; calls that run or come later count as unavailable."""
+        self._closed.set()
         self._channel.close()
 
     def _is_serving(self) -> bool:
         try:
-            answer = self._health.Check(health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_S)
+            answer = self._answer(self._health.Check, health_pb2.HealthCheckRequest(), timeout_s=HEALTH_TIMEOUT_S)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise error_of(error, self._settings.endpoint) from error
@@ -142,9 +144,18 @@ class InferenceClient:
 
     def _call(self, method: Callable[..., Any], request: object, *, timeout_s: float) -> Any:
         try:
-            return method(request, timeout=timeout_s)
+            return self._answer(method, request, timeout_s=timeout_s)
         except grpc.RpcError as error:
             raise error_of(error, self._settings.endpoint) from error
+
+    def _answer(self, method: Callable[..., Any], request: object, *, timeout_s: float) -> Any:
+        try:
+            return method(request, timeout=timeout_s)
+        except ValueError as error:
+            # What gRPC raises on a closed channel is no RpcError.
+            if not self._closed.is_set():
+                raise
+            raise InferenceUnavailable(f"the node closed its line to {self._settings.endpoint}") from error
 
     def _refuse_too_large(self, request: messages.ModelInferRequest) -> None:
         size, limit = request.ByteSize(), self._settings.max_message_mb * MIB

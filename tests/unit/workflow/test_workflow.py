@@ -8,7 +8,8 @@ import pytest
 from node.errors import DecodingError, EvidenceRejected, GeometryRefusal, InferenceRejected, InferenceUnavailable
 from node.index.history import DeliveryPart
 from node.index.runs import request_retry
-from node.settings import Destination
+from node.inference_client.client import InferenceClient
+from node.settings import Destination, InferenceSettings
 from node.workflow.edges import _now
 from node.workflow.steps import RunRequest
 from tests.scripted_pacs import Pacs, free_port, scripted_pacs
@@ -198,7 +199,7 @@ def test_stop_in_the_middle_is_no_crash_and_resumes(tmp_path: Path) -> None:
         def wait(_run: RunRequest, _series: str, hold: threading.Event = hold, at: threading.Event = entered) -> None:
             at.set()
             hold.wait(20)
-            raise InferenceUnavailable("the client was closed")
+            closed_client().wait_ready("lung_nodule", "1", timeout_s=1)
 
         with running_node(tmp_path, before_evidence=wait, grace_s=0.1) as node:
             if number == 0:
@@ -206,6 +207,28 @@ def test_stop_in_the_middle_is_no_crash_and_resumes(tmp_path: Path) -> None:
             assert entered.wait(20)
         assert node.history(STUDY).runs[0].started == 0
         hold.set()
+    with running_node(tmp_path) as node:
+        node.wait_idle()
+        assert node.history(STUDY).state == "DONE"
+
+
+def test_stop_while_the_slices_are_read_lets_the_run_wait(tmp_path: Path) -> None:
+    entered, go = threading.Event(), threading.Event()
+    client = InferenceClient(InferenceSettings(endpoint="127.0.0.1:1"))
+
+    def read_then_ask(_run: RunRequest, _series: str) -> None:
+        entered.set()
+        assert go.wait(20)
+        client.wait_ready("lung_nodule", "1", timeout_s=1)
+
+    with running_node(tmp_path, before_evidence=read_then_ask) as node:
+        add_study(node.engine, STUDY)
+        assert entered.wait(20)
+        client.close()
+        threading.Timer(0.3, go.set).start()
+        node.workflow.stop()
+        run = node.history(STUDY).runs[0]
+    assert (run.state, run.started) == ("QUEUED", 0)
     with running_node(tmp_path) as node:
         node.wait_idle()
         assert node.history(STUDY).state == "DONE"
@@ -247,6 +270,12 @@ def test_lost_workflow_database_loses_nothing(tmp_path: Path) -> None:
         node.wait_idle()
         assert len(pacs.stored) == 2
         assert node.done("make") == 1
+
+
+def closed_client() -> InferenceClient:
+    client = InferenceClient(InferenceSettings(endpoint="127.0.0.1:1"))
+    client.close()
+    return client
 
 
 def deliveries(node: Node, name: str) -> list[DeliveryPart]:
