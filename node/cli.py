@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from node.commands import demo, doctor, offline, sending, serving, studies
 from node.errors import HilumError, SettingsError
@@ -55,10 +56,10 @@ def main() -> None:
     try:
         build()()
     except SettingsError as error:
-        errors.print(f"[red]settings:[/red] {error}", markup=True)
+        errors.print(f"[red]settings:[/red] {escape(str(error))}")
         sys.exit(2)
     except HilumError as error:
-        errors.print(f"[red]hilum:[/red] {error}")
+        errors.print(f"[red]hilum:[/red] {escape(str(error))}")
         sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRA_OF.get((error.name or "").partition(".")[0])

@@ -14,7 +14,7 @@ import numpy as np
 from node.app import Node
 from node.domain.evidence import EvidenceSet
 from node.domain.findings import Finding
-from node.errors import HilumError
+from node.errors import HilumError, SettingsError
 from node.index.engine import open_index
 from node.index.history import StudyHistory, history_of, study_lines
 from node.pipeline import Reading
@@ -35,6 +35,7 @@ from node.testing.phantom import PhantomTruth, write_phantom
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 PATIENCE_S = 600.0
+MARKER = ".hilum-demo"
 _POLL_S = 0.1
 OnStep = Callable[[str], None]
 
@@ -69,7 +70,6 @@ class Demonstration:
         *,
         folder: Path | None,
         slices: int,
-        stop: Event,
         on_step: OnStep,
     ) -> None:
         """Name what is to be shown; nothing starts yet.
@@ -79,24 +79,22 @@ class Demonstration:
             inference: which models run; the service is started on a free port.
             folder: DICOM files to send; None sends the phantom.
             slices: slices of the phantom.
-            stop: ends the demonstration early.
             on_step: told what is being done.
         """
         self._directory, self._folder, self._slices = directory, folder, slices
         self._inference = inference.model_copy(update={"endpoint": "127.0.0.1:0"})
-        self._stop, self._on_step = stop, on_step
+        self._on_step = on_step
         self._readings: list[Reading] = []
         self._sheets: list[Path] = []
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Shown:
-        """Run to the end of all work, or until `stop` is set.
+        """Run to the end of all work; an interrupt stops the parts in order.
 
         Raises:
             HilumError: a part does not start, or the work does not end in time; the message says which.
         """
-        for name in ("state", "pacs", "pictures"):
-            shutil.rmtree(self._directory / name, ignore_errors=True)
+        self._take_directory()
         with ExitStack() as parts, ThreadPoolExecutor(1) as painter:
             phantom = painter.submit(self._phantom) if self._folder is None else None
             self._on_step("starting the stand-in PACS, the inference service and the node")
@@ -113,6 +111,22 @@ class Demonstration:
             self._took("readiness, model, results, delivery", began)
             received = pacs.objects
         return self._shown(sent, truth, received)
+
+    def _take_directory(self) -> None:
+        """Empty the directory of what an earlier demonstration left; anybody else's directory is left alone."""
+        marker = self._directory / MARKER
+        if self._directory.exists() and any(self._directory.iterdir()) and not marker.exists():
+            raise SettingsError(
+                f"--keep {self._directory}: holds files of others. Remedy: name an empty or new folder."
+            )
+        if StateDirectory(self._directory / "state").is_held():
+            raise SettingsError(
+                f"--keep {self._directory}: another demonstration runs there. Remedy: name another one."
+            )
+        for name in ("state", "pacs", "pictures"):
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        marker.write_text("Made by `hilum demo`, which empties this folder when it runs again.\n", encoding="utf-8")
 
     def _settings(self, pacs: StandInPacs) -> Settings:
         return Settings(
@@ -143,12 +157,11 @@ class Demonstration:
     def _await_end(self, node: Node) -> None:
         deadline = time.monotonic() + PATIENCE_S
         self._on_step("waiting for the results: series chosen, model asked, SEG and SR written, linted, delivered")
-        while not self._stop.wait(_POLL_S):
-            if node.workflow is not None and node.workflow.idle():
-                return
+        pause = Event()
+        while node.workflow is not None and not node.workflow.idle():
             if time.monotonic() > deadline:
                 raise HilumError(f"the results did not come within {PATIENCE_S:g} s; see {self._directory / 'state'}")
-        raise KeyboardInterrupt
+            pause.wait(_POLL_S)
 
     def _keep(self, reading: Reading, evidence: EvidenceSet) -> None:
         sheet = self._directory / "pictures" / f"{evidence.key[:12]}.png"

@@ -1,8 +1,8 @@
 """The data path on a folder of files: no listener, no workflow, no PACS; the same functions, the same results."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,6 +59,10 @@ class OfflineRun:
         self._out = out
         self._start_service = start_service
         self._bundles = open_bundles(settings.inference)
+        self.damaged: tuple[pipeline.Unreadable, ...] = ()
+        """Files of the folder that are DICOM and cannot be read; the series beside them are not taken."""
+        self.foreign = 0
+        """Files of the folder that are no DICOM."""
 
     def over(self, folder: Path, on_step: OnStep) -> list[Outcome]:
         """Run all models on all studies of `folder`; `on_step` is told what is being done.
@@ -70,9 +74,16 @@ class OfflineRun:
         on_step(f"reading {folder}")
         # pydicom's warnings quote values, and values may be a patient's.
         pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-        studies = list(_studies(folder))
+        files = ((path, None) for path in sorted(folder.rglob("*")) if path.is_file())
+        images = pipeline.read_study(files, unreadable_on=(HilumError, OSError))
+        self.damaged = _damaged(images)
+        self.foreign = len(images.unreadable) - sum(_is_dicom(item.path) for item in images.unreadable)
+        studies = list(_studies(images, self.damaged))
         if not studies:
-            raise Refusal(f"{folder} holds no DICOM image with a Study Instance UID. Remedy: name the folder above.")
+            raise Refusal(
+                f"{folder} holds no readable DICOM image with a Study Instance UID "
+                f"({self.foreign} other files, {len(self.damaged)} damaged). Remedy: name the folder of the study."
+            )
         self._out.mkdir(parents=True, exist_ok=True)
         outbox = Outbox(self._out / "evidence")
         warm_up()
@@ -113,7 +124,7 @@ class OfflineRun:
             on_step(f"{identity.name}: writing {len(reading.findings.items)} finding(s)")
             evidence = pipeline.make_evidence(bundle, headers, reading, self._signature(study), outbox)
         except HilumError as error:
-            return Outcome(title, verdicts, notes=(f"[red]no result:[/red] {error}",))
+            return Outcome(title, verdicts, notes=(f"no result: {error}",))
         stem = f"{study.ordinal}-{identity.name}-{identity.version}"
         return Outcome(title, verdicts, reading.findings, evidence, self._written(stem, reading, evidence))
 
@@ -124,25 +135,38 @@ class OfflineRun:
         report.write_text(sr_as_text(files["SR"]), encoding="utf-8")
         return (*(f"{kind}: {path}" for kind, path in files.items()), f"report: {report}", f"picture: {sheet}")
 
+    def _decided_at(self, study: _Study) -> datetime:
+        """Return the time of the first run of these images into `out`; it is part of the UIDs of an offline result.
+
+        Another folder gives other instances, so that equal UIDs never stand over different content times.
+        """
+        record = self._out / "evidence" / f"decided-{study.generation[:16]}"
+        if not record.exists():
+            record.write_text(datetime.now(UTC).replace(microsecond=0).isoformat(), encoding="utf-8")
+        return datetime.fromisoformat(record.read_text(encoding="utf-8"))
+
     def _signature(self, study: _Study) -> Signature:
         processing = self._settings.processing
+        decided_at = self._decided_at(study)
         return Signature(
             study_uid=study.study_uid,
             generation=study.generation,
-            decided_at=datetime.now(UTC).replace(microsecond=0),
-            settings_digest=self._settings.result_digest,
+            decided_at=decided_at,
+            settings_digest=hashlib.sha256(
+                f"{self._settings.result_digest}\noffline {decided_at}".encode()
+            ).hexdigest(),
             institution_name=processing.institution_name,
             device_serial_number=processing.device_serial_number,
         )
 
 
-def _studies(folder: Path) -> Iterator[_Study]:
-    images = pipeline.read_study((path, None) for path in sorted(folder.rglob("*")) if path.is_file())
+def _studies(images: pipeline.StudyImages, damaged: Sequence[pipeline.Unreadable]) -> Iterator[_Study]:
     by_study: dict[str, dict[str, tuple[ImageHeader, ...]]] = {}
     for series_uid, headers in images.series.items():
         for header in headers:
-            series = by_study.setdefault(header.study_uid, {})
-            series[series_uid] = (*series.get(series_uid, ()), header)
+            if header.study_uid:
+                series = by_study.setdefault(header.study_uid, {})
+                series[series_uid] = (*series.get(series_uid, ()), header)
     for ordinal, (study_uid, series) in enumerate(sorted(by_study.items()), start=1):
         digests = {
             header.sop.sop_instance_uid: _data_set_digest(header.path)
@@ -150,9 +174,38 @@ def _studies(folder: Path) -> Iterator[_Study]:
             for header in headers
             if not is_derived_class(header.sop.sop_class_uid)
         }
-        yield _Study(
-            ordinal, study_uid, pipeline.StudyImages(series, images.unreadable), generation_of_digests(digests)
-        )
+        whole = pipeline.StudyImages(series, tuple(_beside(series, damaged)))
+        yield _Study(ordinal, study_uid, whole, generation_of_digests(digests))
+
+
+def _beside(
+    series: Mapping[str, Sequence[ImageHeader]], damaged: Sequence[pipeline.Unreadable]
+) -> Iterator[pipeline.Unreadable]:
+    """Yield each damaged file once for every series that lies in its folder: it may be a slice of any of them."""
+    for item in damaged:
+        for series_uid, headers in series.items():
+            if any(header.path.parent == item.path.parent for header in headers):
+                yield replace(item, series_uid=series_uid, reason=f"{item.path.name}: {item.reason}")
+
+
+def _damaged(images: pipeline.StudyImages) -> tuple[pipeline.Unreadable, ...]:
+    """Return the files that are DICOM and cannot be read, and those that state no study."""
+    torn = [item for item in images.unreadable if _is_dicom(item.path)]
+    nameless = [
+        pipeline.Unreadable(header.path, None, "Study Instance UID (0020,000D) is empty or missing")
+        for headers in images.series.values()
+        for header in headers
+        if not header.study_uid
+    ]
+    return (*torn, *nameless)
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:  # it may be one: nobody can tell
+        return True
 
 
 def _data_set_digest(path: Path) -> str:

@@ -46,6 +46,7 @@ class ListenerSettings(_Section):
     """Silence after which an association is aborted."""
     acse_timeout_s: Seconds = 30.0
     """A connection must have become an association within this time."""
+
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 20)] = 1 << 17
     """Maximum Length Received that is offered to the peer (PS3.8 D.1)."""
     max_instance_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
@@ -103,7 +104,7 @@ class ProcessingSettings(_Section):
     """Institution Name of the device observer in reports."""
     device_serial_number: Annotated[str, Field(min_length=1, max_length=64)] = "1"
     """Device Serial Number (0018,1000) of this installation."""
-    max_volume_mb: Annotated[int, Field(ge=16)] = 2048
+    max_volume_mb: Annotated[int, Field(ge=16)] = 1000
     """A series whose voxels take more is refused; bounds memory per study."""
 
 
@@ -128,6 +129,15 @@ class Destination(_Section):
     """Wait after the first failed attempt; doubles, with jitter, to at most retry_most_s."""
     retry_most_s: Seconds = 900.0
     """Longest wait between two attempts."""
+
+    @model_validator(mode="after")
+    def _waits_grow(self) -> Self:
+        if self.retry_most_s < self.retry_first_s:
+            raise ValueError(
+                f"retry_first_s = {self.retry_first_s:g} must not be longer than retry_most_s = {self.retry_most_s:g}"
+            )
+        return self
+
     give_up_after_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
     """After this time an object that never arrived is given up, and said so; `hilum retry` starts again."""
 
@@ -167,6 +177,16 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError(f"destination names must differ; got {names}")
         return value
+
+    @model_validator(mode="after")
+    def _volume_fits_a_message(self) -> Self:
+        volume, message = self.processing.max_volume_mb, self.inference.max_message_mb
+        if volume >= message:
+            raise ValueError(
+                f"processing.max_volume_mb = {volume} must be less than inference.max_message_mb = {message}: "
+                "a volume travels in one message"
+            )
+        return self
 
     @property
     def result_digest(self) -> str:

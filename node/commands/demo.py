@@ -9,7 +9,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from node.commands.options import ModelsDirectory
-from node.commands.stopping import stop_event
 from node.settings import InferenceSettings, LogSettings
 
 if TYPE_CHECKING:
@@ -46,11 +45,10 @@ def demo(
 
         def on_step(text: str) -> None:
             progress.update(task, description=text)
-            console.print(f"[dim]•[/dim] {text}")
+            console.print(f"• {text}", markup=False)
 
         inference = InferenceSettings(models_directory=models)
-        stop = stop_event()
-        shown = Demonstration(keep, inference, folder=folder, slices=slices, stop=stop, on_step=on_step).run()
+        shown = Demonstration(keep, inference, folder=folder, slices=slices, on_step=on_step).run()
     _show(console, shown, keep)
     if not shown.results:
         raise typer.Exit(1)
@@ -66,15 +64,15 @@ def _show(console: Console, shown: "Shown", keep: Path) -> None:
         lines = text.splitlines()
         console.print("\n".join(lines[:REPORT_LINES]), markup=False)
         if len(lines) > REPORT_LINES:
-            console.print(f"[dim]… {len(lines) - REPORT_LINES} more lines: dsrdump {path}[/dim]")
+            console.print(f"… {len(lines) - REPORT_LINES} more lines: dsrdump {path}", markup=False)
     if shown.truth is not None and shown.readings:
         console.print(_truth_table(shown))
     console.rule("Where it lies")
     for path in shown.results:
-        console.print(f"  {path}")
+        console.print(f"  {path}", markup=False, soft_wrap=True)
     for path in shown.sheets:
-        console.print(f"  picture: {path}")
-    console.print(f"  node state: {keep / 'state'}")
+        console.print(f"  picture: {path}", markup=False, soft_wrap=True)
+    console.print(f"  node state: {keep / 'state'}", markup=False, soft_wrap=True)
     times = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in shown.seconds.items())
     console.print(f"[dim]{times}. AI result, research use: not for diagnosis.[/dim]")
 

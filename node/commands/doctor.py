@@ -10,6 +10,7 @@ from typing import Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from node.commands.options import SettingsFile
@@ -42,7 +43,7 @@ def doctor(settings: SettingsFile = None) -> None:
     wrong = 0
     for line in examine(settings):
         color = {"ok": "green", "note": "yellow", "wrong": "red"}[line.grade]
-        table.add_row(line.subject, f"[{color}]{line.grade}[/{color}]", line.text, line.remedy)
+        table.add_row(line.subject, f"[{color}]{line.grade}[/{color}]", escape(line.text), escape(line.remedy))
         wrong += line.grade == "wrong"
     Console().print(table)
     if wrong:

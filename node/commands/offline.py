@@ -44,8 +44,12 @@ def run(
         task = progress.add_task("starting")
         work = OfflineRun(chosen, out, start_service=endpoint is None)
         outcomes = work.over(folder, on_step=lambda text: progress.update(task, description=text))
+    for item in work.damaged:
+        console.print(f"damaged: {item.path}: {item.reason}", markup=False, highlight=False)
+    if work.foreign:
+        console.print(f"{work.foreign} file(s) are no DICOM and were left out")
     made = _print_outcomes(console, outcomes)
-    console.print(f"[dim]{made} evidence set(s) under {out}. AI result, research use.[/dim]")
+    console.print(f"{made} evidence set(s) under {out}. AI result, research use.", style="dim", markup=False)
     if not made:
         raise typer.Exit(1)
 
@@ -66,10 +70,10 @@ def _print_outcomes(console: Console, outcomes: "Sequence[Outcome]") -> int:
     from node.commands.tables import findings_table, verdicts_table
 
     for outcome in outcomes:
-        console.print(f"[bold]{outcome.title}[/bold]")
+        console.print(outcome.title, style="bold", markup=False, highlight=False)
         console.print(verdicts_table(outcome.verdicts))
         if outcome.findings is not None:
             console.print(findings_table(outcome.findings))
         for line in outcome.notes:
-            console.print(line)
+            console.print(line, markup=False, highlight=False)
     return sum(outcome.evidence is not None for outcome in outcomes)

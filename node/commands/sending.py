@@ -36,7 +36,7 @@ def send(
         task = progress.add_task("sending", total=None)
         report: SendReport = modality.send(folder, on_report=lambda _: progress.advance(task))
     for item in (*report.of("FAILED"), *report.of("SKIPPED")):
-        console.print(f"{item.outcome.lower()}: {item.path}: {item.reason}", highlight=False)
+        console.print(f"{item.outcome.lower()}: {item.path}: {item.reason}", highlight=False, markup=False)
     sent, rate = len(report.of("SENT")), report.bytes / 1e6 / max(report.seconds, 1e-6)
     console.print(f"{sent} of {len(report.files)} files sent to {peer} in {report.seconds:.1f} s ({rate:.0f} MB/s)")
     if report.of("FAILED") or not sent:

@@ -1,5 +1,6 @@
 """`hilum up` and `hilum node`: the running node, with or without its own inference service."""
 
+import signal
 from pathlib import Path
 
 import typer
@@ -59,10 +60,12 @@ def _serve(settings: Settings, *, start_service: bool) -> None:
     from node.app import Node
 
     logs.configure(settings.log)
-    stop = stop_event()
+    # While the node starts, a signal breaks the start off; from then on it ends the waiting.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     running = Node(settings, start_service=start_service and settings.inference.start_service)
     host, port = running.start()
     try:
+        stop = stop_event()
         Console(stderr=True).print(
             f"[bold]{settings.listener.ae_title}[/bold] listens on {host}:{port}; results go to "
             f"{', '.join(item.name for item in settings.destinations) or 'no destination'}. Ctrl-C stops."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -91,7 +92,8 @@ def reindex(settings: SettingsFile = None) -> None:
 def _refused_table(refused: "tuple[QuarantinedInstance, ...]") -> Table:
     table = Table("Refused instance", "From", "At", "Why", title="Set aside; the bytes lie in the state directory")
     for item in refused:
-        table.add_row(item.sop_instance_uid, item.calling_ae_title, _local(item.received_at), item.reason)
+        peer, at = escape(item.calling_ae_title), _local(item.received_at)
+        table.add_row(escape(item.sop_instance_uid), peer, at, escape(item.reason))
     return table
 
 
@@ -128,31 +130,33 @@ def history_tree(history: "StudyHistory") -> Tree:
     counts = f"{history.instances} instance(s) in {history.series} series"
     tree = Tree(f"[bold]{history.study_uid}[/bold] {_colored(history.state)}: {counts}")
     for sop_instance_uid, reason in history.quarantined:
-        tree.add(f"[yellow]set aside[/yellow] {sop_instance_uid}: {reason}")
+        tree.add(f"[yellow]set aside[/yellow] {escape(sop_instance_uid)}: {escape(reason)}")
     for part in history.generations:
         text = f"generation {part.count} ({part.instances} images) at {_local(part.decided_at)}: {part.reason}"
-        branch = tree.add(text)
+        branch = tree.add(escape(text))
         for item in history.runs:
             if item.generation == part.generation:
                 _add_run(branch, item, history.objects)
     diary = tree.add("diary")
     for entry in history.events:
-        diary.add(f"{_local(entry.at)} {entry.name}: {entry.text}")
+        diary.add(escape(f"{_local(entry.at)} {entry.name}: {entry.text}"))
     return tree
 
 
 def _add_run(branch: Tree, run: "RunPart", objects: "tuple[ObjectPart, ...]") -> None:
     attempt = f", attempt {run.attempt}" if run.attempt else ""
-    node = branch.add(f"model {run.model}{attempt}: {_colored(run.state)} {run.reason}")
+    node = branch.add(f"model {run.model}{attempt}: {_colored(run.state)} {escape(run.reason)}")
     for item in run.verdicts:
-        node.add(f"series {item.series_uid} {'[green]taken[/green]' if item.taken else 'not taken'}: {item.reason}")
+        node.add(
+            f"series {item.series_uid} {'[green]taken[/green]' if item.taken else 'not taken'}: {escape(item.reason)}"
+        )
     for part in objects:
         if part.evidence_key == run.evidence_key:
             leaf = node.add(f"{part.kind} {part.sop_instance_uid}")
             for way in part.deliveries:
                 when = f" at {_local(way.sent_at)}" if way.sent_at else ""
                 tries = f"{way.attempts} attempt(s)"
-                leaf.add(f"{way.destination}: {_colored(way.state)}{when}, {tries}. {way.last_comment}")
+                leaf.add(f"{way.destination}: {_colored(way.state)}{when}, {tries}. {escape(way.last_comment)}")
 
 
 def _colored(state: str) -> str:

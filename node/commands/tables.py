@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from node.domain.findings import Findings
@@ -18,7 +19,7 @@ def findings_table(findings: Findings) -> Table:
     for name in rows[0]:
         table.add_column(name, justify="left" if name in {"Finding", "Site"} else "right")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(escape(text) for text in row.values()))
     return table
 
 
@@ -27,7 +28,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     table = Table("Series", "Model", "Taken", "Why")
     for item in verdicts:
         model = f"{item.model_name} {item.model_version}"
-        table.add_row(item.series_uid, model, "[green]yes[/green]" if item.taken else "no", item.reason)
+        table.add_row(item.series_uid, model, "[green]yes[/green]" if item.taken else "no", escape(item.reason))
     return table
 
 

@@ -79,16 +79,48 @@ def test_the_demo_shows_report_and_truth_and_says_where_things_lie(demo: Ended, 
         assert min(opened.size) > 100
 
 
-def test_run_on_a_folder_makes_the_very_objects_that_the_node_makes(demo: Ended, kept: Path, tmp_path: Path) -> None:
+def test_run_on_a_folder_makes_what_the_node_makes_as_instances_of_its_own(
+    demo: Ended, kept: Path, tmp_path: Path
+) -> None:
     assert demo.status == 0
     out = tmp_path / "out"
-    done = hilum("run", kept / "phantom", "--out", out, timeout_s=DEMO_BOUND_S)
-    assert done.status == 0, done.text
-    assert "finding(s)" in done.text
+    for _ in range(2):
+        done = hilum("run", kept / "phantom", "--out", out, timeout_s=DEMO_BOUND_S)
+        assert done.status == 0, done.text
+        assert "finding(s)" in done.text
     assert len(list(out.glob("*.png"))) == len(list(out.glob("*.txt"))) == 1
-    offline = {uid_and_kind(path) for path in out.rglob("*.dcm")}
-    assert {kind for _, kind in offline} == {"SEG", "SR"}
-    assert offline == {uid_and_kind(path) for path in (kept / "pacs").glob("*.dcm")}
+    offline = {item.Modality: item for item in map(pydicom.dcmread, out.rglob("*.dcm"))}
+    online = {item.Modality: item for item in map(pydicom.dcmread, (kept / "pacs").glob("*.dcm"))}
+    assert set(offline) == set(online) == {"SEG", "SR"}
+    assert len(list(out.rglob("*.dcm"))) == 2
+    assert offline["SEG"].PixelData == online["SEG"].PixelData
+    for kind, item in offline.items():
+        assert item.SeriesInstanceUID == online[kind].SeriesInstanceUID
+        assert item.SOPInstanceUID != online[kind].SOPInstanceUID
+
+
+def test_a_damaged_file_keeps_the_series_beside_it_from_being_taken(demo: Ended, kept: Path, tmp_path: Path) -> None:
+    assert demo.status == 0
+    folder = tmp_path / "study"
+    shutil.copytree(kept / "phantom", folder)
+    torn = min(folder.rglob("*.dcm"))
+    torn.write_bytes(torn.read_bytes()[:700])
+    (folder / "notes.txt").write_text("no DICOM")
+    done = hilum("run", folder, "--out", tmp_path / "out", timeout_s=DEMO_BOUND_S)
+    assert done.status == 1
+    assert f"damaged: {torn}" in done.words
+    assert "an instance cannot be read" in done.words
+    assert "1 file(s) are no DICOM" in done.words
+
+
+def test_the_demo_leaves_a_directory_of_others_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    kept_file = tmp_path / "state" / "index.sqlite"
+    kept_file.write_text("somebody's")
+    done = hilum("demo", "--keep", tmp_path)
+    assert done.status == 2
+    assert "holds files of others" in done.words
+    assert kept_file.read_text() == "somebody's"
 
 
 def uid_and_kind(path: Path) -> tuple[str, str]:
@@ -162,7 +194,7 @@ def test_an_empty_folder_is_an_error_that_says_what_to_do(tmp_path: Path) -> Non
     (tmp_path / "empty").mkdir()
     done = hilum("run", tmp_path / "empty", "--out", tmp_path / "out")
     assert done.status == 1
-    assert "holds no DICOM image" in done.words
+    assert "holds no readable DICOM image" in done.words
     assert "Remedy" in done.words
 
 

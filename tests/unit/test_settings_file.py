@@ -28,6 +28,14 @@ def written(folder: Path, text: str) -> Path:
             '[[destinations]]\nname="p"\nae_title="A"\nhost="h"\nport=1\n' * 2,
             ["destinations", "names must differ", "'p', 'p'"],
         ),
+        (
+            "[processing]\nmax_volume_mb = 2000\n[inference]\nmax_message_mb = 1024\n",
+            ["processing.max_volume_mb = 2000", "inference.max_message_mb = 1024", "one message"],
+        ),
+        (
+            '[[destinations]]\nname="p"\nae_title="A"\nhost="h"\nport=1\nretry_first_s = 1000\n',
+            ["destinations.0", "retry_first_s = 1000", "retry_most_s = 900"],
+        ),
         ("[listener\n", ["cannot be read as TOML"]),
     ],
 )
