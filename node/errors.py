@@ -68,7 +68,7 @@ class NotUnderstood(ReceptionError):
 
 
 class InstanceConflict(ReceptionError):
-    """The SOP Instance UID is known with other pixels, another patient or another study."""
+    """The SOP Instance UID is known with other pixels, geometry or rescale, another patient or another study."""
 
     status = 0xC001
 

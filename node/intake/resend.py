@@ -4,7 +4,8 @@ Only this rare path decodes pixels, and only to compare them.
 """
 
 import struct
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import pydicom
@@ -12,11 +13,21 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 
 from node.domain.instances import ReceivedInstance
-from node.errors import InstanceConflict
+from node.errors import InstanceConflict, OutOfResources
 
 MOST_COMPARED_BYTES: Final = 1 << 30
 _PIXELS: Final = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GRID: Final = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsStored", "PixelRepresentation")
+_MEANING: Final = (
+    *("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
+    *("SpacingBetweenSlices", "SliceThickness", "RescaleSlope", "RescaleIntercept", "RescaleType", "Units"),
+)
+"""Where the pixels lie and what their values mean: with any of these changed, results of the first would be wrong."""
+_FRAME_GROUPS: Final = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_FRAME_MACROS: Final = (
+    *("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence"),
+    "PixelValueTransformationSequence",
+)
 # What pydicom and its decoders raise on pixels that are not what they say.
 _READING_ERRORS: Final = (
     *(InvalidDicomError, ValueError, TypeError, LookupError, AttributeError, OSError, EOFError),
@@ -35,7 +46,8 @@ def note_of_variant(first: ReceivedInstance, again: ReceivedInstance) -> str:
         What differs, where both are the same image of the same patient.
 
     Raises:
-        InstanceConflict: Study, series, class, patient or pixels differ, or cannot be compared.
+        InstanceConflict: Study, series, class, patient, pixels, geometry or rescale differ, or cannot be compared.
+        OutOfResources: One of the files cannot be read now.
     """
     for name, one, other in (
         ("study", first.study_uid, again.study_uid),
@@ -45,7 +57,7 @@ def note_of_variant(first: ReceivedInstance, again: ReceivedInstance) -> str:
         if one != other:
             raise InstanceConflict(f"SOP Instance UID is known in another {name}")
     try:
-        kept, later = pydicom.dcmread(first.path), pydicom.dcmread(again.path)
+        kept, later = _read(first.path), _read(again.path)
         if _is_another_patient(kept, later):
             raise InstanceConflict("SOP Instance UID is known with another patient")
         same = _same_pixels(kept, later)
@@ -53,9 +65,36 @@ def note_of_variant(first: ReceivedInstance, again: ReceivedInstance) -> str:
         raise InstanceConflict(f"SOP Instance UID is known; not comparable ({type(error).__name__})") from error
     if not same:
         raise InstanceConflict("SOP Instance UID is known with other content")
+    _require_same_meaning(kept, later)
     if first.transfer_syntax != again.transfer_syntax:
         return f"same pixels in transfer syntax {again.transfer_syntax}"
     return "same pixels, other attributes"
+
+
+def _read(path: Path) -> FileDataset:
+    try:
+        return pydicom.dcmread(path)
+    except OSError as error:
+        raise OutOfResources("the store cannot be read") from error
+
+
+def _require_same_meaning(kept: Dataset, later: Dataset) -> None:
+    for keyword in _MEANING:
+        if _stated(kept, keyword) != _stated(later, keyword):
+            raise InstanceConflict(f"SOP Instance UID is known with another {keyword}")
+    if _frame_macros(kept) != _frame_macros(later):
+        raise InstanceConflict("SOP Instance UID is known with other geometry of its frames")
+
+
+def _frame_macros(data_set: Dataset) -> list[Any]:
+    items = (item for group in _FRAME_GROUPS for item in data_set.get(group) or ())
+    return [_stated(item, keyword) for item in items for keyword in _FRAME_MACROS]
+
+
+def _stated(data_set: Dataset, keyword: str) -> Any:
+    # Absent and empty say the same.
+    value = data_set.get(keyword)
+    return None if value in (None, "", []) else value
 
 
 def _is_another_patient(kept: Dataset, later: Dataset) -> bool:
