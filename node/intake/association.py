@@ -94,6 +94,12 @@ class Association:
             if self._message and self._message.instance:
                 self._message.instance.abandon()
 
+    def carried_studies(self) -> frozenset[str]:
+        """Return the studies that came over this association, with the one that is on its way; from any thread."""
+        message = self._message
+        coming = message.instance.carried_study() if message and message.instance else None
+        return frozenset(self.studies) | ({coming} if coming else frozenset())
+
     def _serve(self) -> Ending:
         timeout_s = self._terms.timeout_s
         while (pdu := self._stream.read(idle_s=timeout_s, whole_s=timeout_s)) is not None:
@@ -152,11 +158,14 @@ class Association:
             self._end_message()
 
     def _end_message(self) -> None:
-        message, self._message = self._message, None
+        message = self._message
         if message is None or message.command.field == CommandField.C_CANCEL_RQ:
+            self._message = None
             return
         started = time.monotonic()
         answer = self._answer(message)
+        # Only now: until its study is among `studies` the instance carries it.
+        self._message = None
         log.debug("message_answered", status=answer.status, seconds=time.monotonic() - started)
         response = encode_response(message.command, answer.status, answer.comment)
         self._stream.write(

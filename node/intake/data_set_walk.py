@@ -8,6 +8,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,6 +20,7 @@ from node.intake.presentation import DEFLATED, ENCAPSULATED, EXPLICIT_BIG, IMPLI
 MOST_NESTING: Final = 64
 MOST_ELEMENTS: Final = 2_000_000
 MOST_INFLATED_BYTES: Final = 128 << 20
+MOST_BEGINNING_BYTES: Final = 64 << 10
 _LONGEST_VALUE: Final = 256
 _UNDEFINED: Final = 0xFFFFFFFF
 
@@ -64,6 +66,19 @@ def walk(encoded: memoryview, transfer_syntax: str) -> DataSetOutline:
         return _walked(encoded, transfer_syntax)
     with _inflating, memoryview(_inflated(encoded)) as plain:
         return _walked(plain, transfer_syntax)
+
+
+def study_of_beginning(encoded: bytes, transfer_syntax: str) -> str:
+    """Return the Study Instance UID that the beginning of a data set names; empty where it does not (or is deflated).
+
+    A hint for an instance that is still on its way: `walk` judges the whole one.
+    """
+    if transfer_syntax == DEFLATED:
+        return ""
+    walker = _Walker(memoryview(encoded), transfer_syntax)
+    with suppress(NotUnderstood):
+        walker.run()
+    return walker.text(_STUDY)
 
 
 def _walked(encoded: memoryview, transfer_syntax: str) -> DataSetOutline:

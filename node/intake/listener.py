@@ -103,9 +103,10 @@ class Listener:
         log.info("listener_stopped")
 
     def open_studies(self) -> frozenset[str]:
-        """Return the Study Instance UIDs that associations still open have carried."""
+        """Return the Study Instance UIDs that associations still open have carried, or are carrying in now."""
         with self._lock:
-            return frozenset().union(*(association.studies for association in self._open))
+            open_now = tuple(self._open)
+        return frozenset().union(*(association.carried_studies() for association in open_now))
 
     def _accept_all(self) -> None:
         server = self._server
@@ -123,7 +124,14 @@ class Listener:
         self._doorstep.step_on(connection, peer)
         with self._lock:
             self._conversations[thread] = connection
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("connection_not_accepted", peer=peer, reason=str(error))
+            self._doorstep.step_off(connection)
+            with self._lock:
+                del self._conversations[thread]
+            connection.close()
 
     def _converse(self, connection: socket.socket, peer: str) -> None:
         try:

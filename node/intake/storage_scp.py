@@ -6,7 +6,7 @@ The answer 0x0000 is given after the file's fsync, its rename, the directory's f
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -18,9 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from node.dimse.associate import AgreedContext
 from node.dimse.command_set import Command
 from node.domain.instances import ReceivedInstance, SopReference
-from node.errors import DataSetMismatch, NotUnderstood, OutOfResources, ReceptionError
+from node.errors import DataSetMismatch, InstanceConflict, NotUnderstood, OutOfResources, ReceptionError
 from node.index.instances import (
     QuarantinedInstance,
+    Reception,
     find_instance,
     is_known_result,
     is_known_variant,
@@ -28,7 +29,7 @@ from node.index.instances import (
     record_quarantined,
     record_variant,
 )
-from node.intake.data_set_walk import DataSetOutline, walk
+from node.intake.data_set_walk import MOST_BEGINNING_BYTES, DataSetOutline, study_of_beginning, walk
 from node.intake.presentation import is_derived_class
 from node.intake.resend import note_of_variant
 from node.store.instance_files import Arrival, InstanceStore, StoredInstance
@@ -88,6 +89,7 @@ class IncomingInstance:
             calling_ae_title=calling_ae_title,
             received_at=datetime.now(UTC),
         )
+        self._beginning = bytearray()
         self._part: PartFile | None = None
         self._error: ReceptionError | None = None
         try:
@@ -101,15 +103,21 @@ class IncomingInstance:
         if self._part and not self._error:
             try:
                 self._part.write(fragment)
+                self._beginning += fragment[: MOST_BEGINNING_BYTES - len(self._beginning)]
             except OutOfResources as error:
                 self._error = error
 
     def finish(self) -> Answer:
         """Decide over the complete data set; on return it is durable and findable, or refused with a reason."""
+        # The end counts: an image that took a minute to come is as fresh as one that took none.
+        self._arrival = replace(self._arrival, received_at=datetime.now(UTC))
         try:
             self._receive()
         except ReceptionError as error:
             return self._refuse(error)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("index_write_failed", reason=type(error).__name__)
+            return self._refuse(OutOfResources("the index or the store cannot be used"))
         except Exception:
             # The process edge: whatever a data set provokes becomes an answer.
             log.exception("reception_failed", sop_instance_uid=self._command.sop_instance_uid)
@@ -123,6 +131,14 @@ class IncomingInstance:
         if self._part:
             self._part.discard()
 
+    def carried_study(self) -> str | None:
+        """Return the study that is on its way here, as soon as its data set names it; from any thread."""
+        if self.study_uid is None and self._error is None:
+            # Read on demand only: whoever asks does so rarely, and most instances are here before anyone does.
+            found = study_of_beginning(bytes(self._beginning), self._arrival.transfer_syntax)
+            return found if is_uid(found) else None
+        return self.study_uid
+
     def _receive(self) -> None:
         if self._error or not self._part:
             raise self._error or NotUnderstood("the command has no data set")
@@ -133,10 +149,13 @@ class IncomingInstance:
         uid = outline.sop_instance_uid
         with self._scp.lock_of(uid):
             known = find_instance(self._scp.engine, uid)
-            if known is None or not known.path.exists():
+            is_same = known is not None and known.data_set_digest == part.digest()
+            if known is None or (is_same and not known.path.exists()):
                 self._store_new(part, outline)
-            elif known.data_set_digest == part.digest():
+            elif is_same:
                 log.info("instance_resent", sop_instance_uid=uid, study_uid=known.study_uid)
+            elif not known.path.exists():
+                raise InstanceConflict("SOP Instance UID is known with another data set, now lost")
             else:
                 self._note_variant(known, part, outline)
 
@@ -174,11 +193,14 @@ class IncomingInstance:
 
     def _index(self, stored: StoredInstance) -> None:
         try:
-            record_instance(self._scp.engine, stored.instance, size=stored.size, derived=stored.derived)
+            reception = record_instance(self._scp.engine, stored.instance, size=stored.size, derived=stored.derived)
         except SQLAlchemyError as error:
             self._scp.store.remove(stored.instance.path)
             log.warning("index_write_failed", reason=type(error).__name__)
             raise OutOfResources("the index cannot be written") from error
+        if reception not in (Reception.NEW, Reception.SAME):
+            self._scp.store.remove(stored.instance.path)
+            raise InstanceConflict("SOP Instance UID is known with another data set")
 
     def _note_variant(self, known: ReceivedInstance, part: PartFile, outline: DataSetOutline) -> None:
         again = ReceivedInstance(

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pydicom
@@ -24,12 +25,14 @@ from pydicom.uid import (
 from pynetdicom import AE, build_context
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
+from sqlalchemy.exc import OperationalError
 
 from node.index.instances import find_instance, instances_of_study, is_known_variant, quarantined
 from node.index.reindex import reindex
 from node.index.studies import arriving, decide, find_study, ready_generations
+from node.intake import storage_scp
 from node.intake.presentation import LOSSLESS, LOSSY, TRANSFER_SYNTAXES
-from tests.raw_peer import RawPeer
+from tests.raw_peer import P_DATA, RawPeer, p_data, status_of, store_command
 from tests.receiving import SERIES, STUDY, Receiver, associate, ct_image, receiver, send
 from tests.waiting import wait_until
 
@@ -177,6 +180,11 @@ def test_coerced_demographics_are_a_variant(to: Receiver) -> None:
         ({"StudyInstanceUID": "1.2.3"}, "known in another study"),
         ({"SeriesInstanceUID": "1.2.3"}, "known in another series"),
         ({"Rows": 8, "Columns": 32}, "known with other content"),
+        ({"ImagePositionPatient": [0, 0, 50]}, "known with another ImagePositionPatient"),
+        ({"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]}, "known with another ImageOrientationPatient"),
+        ({"PixelSpacing": [0.5, 0.7]}, "known with another PixelSpacing"),
+        ({"RescaleIntercept": 0}, "known with another RescaleIntercept"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "known with another FrameOfReferenceUID"),
     ],
 )
 def test_same_uid_with_other_content_is_quarantined(to: Receiver, change: dict[str, object], reason: str) -> None:
@@ -202,6 +210,109 @@ def test_lost_file_is_healed_by_a_resend(to: Receiver) -> None:
     to.stored[0].path.unlink()
     assert send(to, image)[0].Status == 0x0000
     assert to.stored[0].path.exists()
+
+
+def test_lost_file_is_not_replaced_by_other_content(to: Receiver) -> None:
+    image = ct_image()
+    send(to, image)
+    to.stored[0].path.unlink()
+    other = ct_image(uid=image.SOPInstanceUID, seed=7, study="1.2.3")
+    (status,) = send(to, other)
+    assert status.Status == 0xC001
+    assert "known with another data set" in status.ErrorComment
+    assert not to.stored[0].path.exists()
+    assert len(quarantined(to.engine)) == 1
+    assert send(to, image)[0].Status == 0x0000
+    assert pydicom.dcmread(to.stored[0].path).StudyInstanceUID == STUDY
+
+
+def test_what_the_index_refuses_after_publishing_is_never_a_success(
+    to: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = ct_image()
+    send(to, image)
+    monkeypatch.setattr(storage_scp, "find_instance", lambda _engine, _uid: None)
+    assert send(to, ct_image(uid=image.SOPInstanceUID, seed=7))[0].Status == 0xC001
+
+
+def test_same_geometry_written_otherwise_is_a_variant(to: Receiver) -> None:
+    image = ct_image()
+    image.ImagePositionPatient, image.RescaleType = ["0.50", "-3", "1e1"], "HU"
+    send(to, image)
+    image.ImagePositionPatient, image.Units = ["0.5", "-3.0", "10"], ""
+    assert send(to, image)[0].Status == 0x0000
+
+
+def test_other_geometry_of_frames_is_a_conflict(to: Receiver) -> None:
+    image, group, position = ct_image(), Dataset(), Dataset()
+    position.ImagePositionPatient = [0, 0, 1]
+    group.PlanePositionSequence = [position]
+    image.PerFrameFunctionalGroupsSequence = [group]
+    send(to, image)
+    position.ImagePositionPatient = [0, 0, 2]
+    assert send(to, image)[0].Status == 0xC001
+
+
+@pytest.mark.parametrize("name", ["find_instance", "is_known_result", "is_known_variant", "record_variant"])
+@pytest.mark.parametrize(
+    "error", [OperationalError("statement", {}, Exception("database or disk is full")), OSError(28, "No space left")]
+)
+def test_index_that_fails_is_out_of_resources(
+    to: Receiver, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    def failing(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    image = ct_image()
+    send(to, image)
+    image.PatientID = "RECONCILED-7"
+    other = ct_image()
+    monkeypatch.setattr(storage_scp, name, failing)
+    statuses = [status.Status for status in send(to, other if name == "is_known_result" else image)]
+    assert statuses == [0xA700]
+    assert quarantined(to.engine) == ()
+    assert litter(to) == []
+
+
+def test_reception_counts_from_its_end_and_carries_its_study_from_its_beginning(to: Receiver) -> None:
+    image = ct_image()
+    raw = encoded(image)
+    cut = raw.index(b"\x28\x00\x02\x00")
+    with RawPeer(to.port) as peer:
+        peer.associate()
+        peer.say(p_data(store_command(image.SOPInstanceUID), command=True), p_data(raw[:cut], last=False))
+        wait_until(lambda: to.listener.open_studies() == {STUDY}, what="the study of the image on its way")
+        assert arriving(to.engine) == ()
+        before_the_end = datetime.now(UTC)
+        peer.say(p_data(raw[cut:]))
+        kind, body = peer.hear()
+        assert (kind, status_of(body[6:])[0]) == (P_DATA, 0x0000)
+    (row,) = arriving(to.engine)
+    assert row.last_received_at >= before_the_end
+
+
+def test_refused_instance_carries_no_study(to: Receiver) -> None:
+    with RawPeer(to.port) as peer:
+        peer.associate()
+        assert peer.store("1.2.3.4", encoded(ct_image()))[0] == 0xA900
+        assert to.listener.open_studies() == frozenset()
+
+
+def test_connection_without_a_thread_is_closed_and_the_next_one_served(
+    to: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, failures = threading.Thread.start, ["once"]
+
+    def failing(thread: threading.Thread) -> None:
+        if thread.name.startswith("hilum-127") and failures:
+            failures.pop()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    with RawPeer(to.port) as peer:
+        assert peer.hear() == (0, b"")
+    assert send(to, ct_image())[0].Status == 0x0000
 
 
 def test_empty_uids_in_the_data_set_end_in_a_reason_one_can_read(to: Receiver) -> None:
