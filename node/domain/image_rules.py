@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -96,8 +96,10 @@ def _bits(header: ImageHeader) -> str:
     return ""
 
 
+_PATIENT: Final = "Patient ID (0010,0020) or its issuer"
 _Key = Callable[[ImageHeader], object]
 _ALIKE: Final[tuple[tuple[str, _Key], ...]] = (
+    (_PATIENT, lambda image: image.patient_key),
     ("Study Instance UID (0020,000D)", lambda image: image.study_uid),
     ("Series Instance UID (0020,000E)", lambda image: image.series_uid),
     ("Modality (0008,0060)", lambda image: image.modality),
@@ -122,11 +124,12 @@ def require_alike(headers: Sequence[ImageHeader], place: Callable[[ImageHeader],
         counts = Counter(key(header) for header in headers)
         if len(counts) > 1:
             usual = counts.most_common(1)[0][0]
-            odd = [header for header in headers if key(header) != usual]
-            raise GeometryRefusal(
-                f"{name} differs within the series: {usual} in {counts[usual]} images, "
-                f"{', '.join(str(value) for value in counts if value != usual)} at {listed(map(place, odd))}"
-            )
+            where = listed(place(header) for header in headers if key(header) != usual)
+            if name == _PATIENT:  # a patient's, so not even its digest is shown
+                said = f"one in {counts[usual]} images, {len(counts) - 1} other(s)"
+            else:
+                said = f"{usual} in {counts[usual]} images, {', '.join(str(each) for each in counts if each != usual)}"
+            raise GeometryRefusal(f"{name} differs within the series: {said} at {where}")
 
 
 def padding_of(headers: Sequence[ImageHeader]) -> int | None:
@@ -137,7 +140,7 @@ def padding_of(headers: Sequence[ImageHeader]) -> int | None:
     return next(iter(stated), None)
 
 
-def listed(parts: "Sequence[str] | map[str]") -> str:
+def listed(parts: Iterable[str]) -> str:
     """Join the first few of `parts` and say how many are left out."""
     every = list(parts)
     more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""

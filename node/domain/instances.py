@@ -48,6 +48,8 @@ class ImageHeader:
     protocol_name: str = ""
     image_type: tuple[str, ...] = ()
     instance_number: int | None = None
+    patient_key: str = ""
+    """Hex SHA-256 of Patient ID and Issuer of Patient ID, to tell patients apart without naming them."""
     patient_sex: str = ""
     patient_age_years: float | None = None
     frame_of_reference_uid: str = ""

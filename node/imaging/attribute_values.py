@@ -4,6 +4,7 @@ Each function takes the raw value field. Empty means absent (`None`); what canno
 caller names the attribute.
 """
 
+import hashlib
 import math
 import re
 import warnings
@@ -37,6 +38,16 @@ def described(raw: bytes, character_set: bytes) -> str:
             return decode_bytes(raw, convert_encodings(names), TEXT_VR_DELIMS).strip(_PADDING)
         except (LookupError, UnicodeError, ValueError):
             return raw.decode("latin-1").strip(_PADDING)
+
+
+# The slices of a series repeat theirs.
+@lru_cache(maxsize=64)
+def patient_key(patient_id: bytes, issuer: bytes, character_set: bytes) -> str:
+    """Return the hex SHA-256 of two LO values, Patient ID and its issuer; "" where the ID is absent."""
+    stated = described(patient_id, character_set)
+    if not stated:
+        return ""
+    return hashlib.sha256(f"{stated}\x1f{described(issuer, character_set)}".encode()).hexdigest()
 
 
 def texts(raw: bytes) -> tuple[str, ...]:

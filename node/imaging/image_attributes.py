@@ -20,6 +20,8 @@ KEYWORDS: Final[dict[int, str]] = {
     0x00080060: "Modality",
     0x00081030: "StudyDescription",
     0x0008103E: "SeriesDescription",
+    0x00100020: "PatientID",
+    0x00100021: "IssuerOfPatientID",
     0x00100040: "PatientSex",
     0x00101010: "PatientAge",
     0x00180015: "BodyPartExamined",
@@ -112,6 +114,9 @@ def header_of(elements: Elements, path: Path) -> ImageHeader:
         transfer_syntax=elements.transfer_syntax,
         image_type=values.texts(raw.get("ImageType", b"")),
         instance_number=_instance_number(raw.get("InstanceNumber", b"")),
+        patient_key=values.patient_key(
+            raw.get("PatientID", b""), raw.get("IssuerOfPatientID", b""), raw.get("SpecificCharacterSet", b"")
+        ),
         patient_age_years=values.age_years(raw.get("PatientAge", b"")),
         has_modality_lut=elements.has_modality_lut,
         pixel_offset=elements.pixel_offset,

@@ -50,13 +50,13 @@ def bright_box(bundle: ModelBundle, volume: Volume) -> Prediction:
 
 
 def recorded(engine: Engine, paths: list[Path], at: datetime) -> str:
-    for number, path in enumerate(paths):
-        header = read_header(path)
+    headers = [read_header(path) for path in paths]
+    for number, (path, header) in enumerate(zip(paths, headers, strict=True)):
         received = ReceivedInstance(
             header.sop, header.study_uid, header.series_uid, EXPLICIT_VR_LITTLE_ENDIAN, "CT1", path, f"{number:064}", at
         )
         record_instance(engine, received, size=path.stat().st_size, derived=False)
-    return header.study_uid
+    return headers[0].study_uid
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The fast scanner says what pydicom says, attribute by attribute, on every DICOM file at hand."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -135,6 +136,7 @@ def assert_same(header: ImageHeader, data_set: Dataset, path: Path) -> None:
         assert getattr(header, name) == (default if value is None else value), (path, keyword)
     for name, keyword in SAME_NUMBERS.items():
         assert getattr(header, name) == numbers_of(data_set, keyword), (path, keyword)
+    assert header.patient_key == patient_key_of(data_set), path
     assert header.sop.sop_class_uid == text_of(data_set, "SOPClassUID"), path
     assert header.sop.sop_instance_uid == text_of(data_set, "SOPInstanceUID"), path
     assert header.has_modality_lut == ("ModalityLUTSequence" in data_set), path
@@ -182,6 +184,12 @@ def text_of(data_set: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
+def patient_key_of(data_set: Dataset) -> str:
+    stated = text_of(data_set, "PatientID")
+    issued = f"{stated}\x1f{text_of(data_set, 'IssuerOfPatientID')}"
+    return hashlib.sha256(issued.encode()).hexdigest() if stated else ""
+
+
 def number_of(data_set: Dataset, keyword: str) -> Any:
     value = data_set.get(keyword)
     return None if value is None or value == "" else float(value)
@@ -205,6 +213,7 @@ def test_every_attribute_of_the_header_is_compared() -> None:
     compared = {*SAME_TEXT, *SAME_NUMBER, *SAME_NUMBERS, "sop", "has_modality_lut"}
     elsewhere = {
         "path",
+        "patient_key",
         "transfer_syntax",
         "image_type",
         "patient_age_years",

@@ -2,15 +2,19 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from node.domain.instances import ImageHeader, SopReference
 from node.domain.slice_order import stack_of
 from node.errors import GeometryRefusal, Refusal
+from node.imaging.headers import read_header
 from tests.image_headers import axial_header, axial_series, cosines_about, rotation
+from tests.series_factory import SeriesPlan, write_series
 
 
 def refusal(headers: list[ImageHeader]) -> str:
@@ -135,6 +139,7 @@ def test_an_oblique_stack_along_its_normal_is_taken() -> None:
         ({"frame_of_reference_uid": "2.25.77"}, "Frame of Reference UID"),
         ({"pixel_spacing": (0.7, 0.9)}, "Pixel Spacing"),
         ({"rescale_type": "US"}, "Rescale Type"),
+        ({"patient_key": "ab" * 32}, "Patient ID"),
         ({"study_uid": "2.25.78"}, "Study Instance UID"),
     ],
 )
@@ -195,3 +200,28 @@ def test_two_padding_values_are_refused_and_one_is_enough_for_all() -> None:
     stack_of(headers)
     headers[3] = replace(headers[3], padding=-1024)
     assert "Pixel Padding Value" in refusal(headers)
+
+
+def test_two_patients_in_one_series_are_refused_and_neither_is_named(tmp_path: Path) -> None:
+    paths = write_series(SeriesPlan(np.full((6, 8, 8), 24, np.int16)), tmp_path)
+    for path in paths[4:]:
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = "OTHER-1"
+        dataset.save_as(path)
+    reason = geometry_refusal([read_header(path) for path in paths])
+    assert reason.startswith("Patient ID (0010,0020) or its issuer differs within the series: one in 4 images, 1 other")
+    assert not any(said in reason for said in ("OTHER-1", "PHANTOM-7", read_header(paths[0]).patient_key))
+
+
+def test_another_issuer_is_another_patient_and_another_spelling_of_the_name_is_not(tmp_path: Path) -> None:
+    paths = write_series(SeriesPlan(np.full((3, 8, 8), 24, np.int16)), tmp_path)
+    keys = []
+    for path, attributes in zip(
+        paths, ({}, {"PatientName": "PHANTOM^SERIES"}, {"IssuerOfPatientID": "B"}), strict=True
+    ):
+        dataset = pydicom.dcmread(path)
+        for keyword, value in attributes.items():
+            setattr(dataset, keyword, value)
+        dataset.save_as(path)
+        keys.append(read_header(path).patient_key)
+    assert keys[0] == keys[1] != keys[2]
