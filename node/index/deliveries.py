@@ -1,6 +1,7 @@
 """Evidence sets and their deliveries: one state per object and destination.
 
     PENDING -> SENT | REFUSED        (REFUSED -> PENDING only by a retry that a person asks for)
+    PENDING | REFUSED -> SUPERSEDED  (a later generation of the study has its own result)
 
 SENT is written from the peer's answer alone, never from the attempt.
 """
@@ -19,9 +20,10 @@ from node.index.engine import writing
 from node.index.history import add_event
 from node.index.rows import as_optional_time, as_row_time, as_time, insert_missing
 from node.index.runs import end_run_with_evidence
+from node.index.supersession import end_older_deliveries, generations_with_later_results, superseding_generation
 from node.index.tables import delivery, evidence_object, evidence_set, retry_request, run
 
-DeliveryState = Literal["PENDING", "SENT", "REFUSED"]
+AttemptState = Literal["PENDING", "SENT", "REFUSED"]
 _EVENT_OF_STATE = {"SENT": "evidence_delivered", "REFUSED": "delivery_refused", "PENDING": "delivery_delayed"}
 
 
@@ -54,7 +56,7 @@ class Attempt:
 
     sop_instance_uid: str
     destination: str
-    state: DeliveryState
+    state: AttemptState
     status: int | None
     comment: str
     next_attempt_at: datetime | None = None
@@ -71,6 +73,8 @@ def record_evidence(
 ) -> None:
     """Record a durable set, its objects, a PENDING delivery per object and destination, and its run's end.
 
+    A set that was made while a later generation took over is kept, and delivered nowhere.
+
     Args:
         engine: the index.
         evidence: the set as it lies in the outbox; a set that is known stays as it is.
@@ -82,11 +86,13 @@ def record_evidence(
     with writing(engine) as connection:
         insert_missing(connection, evidence_set, [_set_row(evidence, directory)])
         insert_missing(connection, evidence_object, [_object_row(evidence.key, item) for item in evidence.objects])
-        rows = [_delivery_row(evidence.key, item, name) for name in destinations for item in evidence.objects]
-        insert_missing(connection, delivery, rows)
+        later = superseding_generation(connection, evidence.study_uid, evidence.generation)
+        ways = [_delivery_row(evidence.key, item, name, later) for name in destinations for item in evidence.objects]
+        insert_missing(connection, delivery, ways)
         if run_id is not None and end_run_with_evidence(connection, run_id, evidence.key, now=now):
             kinds = " + ".join(item.kind for item in evidence.objects)
             add_event(connection, evidence.study_uid, "evidence_made", f"{kinds} in the outbox", now=now)
+            end_older_deliveries(connection, run_id, now=now)
 
 
 def pending_set(engine: Engine, evidence_key: str, destination: str) -> PendingSet | None:
@@ -115,14 +121,16 @@ def pending_set(engine: Engine, evidence_key: str, destination: str) -> PendingS
 def record_attempt(engine: Engine, study_uid: str, attempt: Attempt, *, now: datetime) -> None:
     """Record the outcome of one attempt for one object; an object that is SENT stays SENT.
 
+    What was on its way when it was superseded and arrived is SENT.
     A delay that says the same as the one before is counted, not told again.
     """
     this = (delivery.c.sop_instance_uid == attempt.sop_instance_uid) & (delivery.c.destination == attempt.destination)
+    changeable = ("PENDING", "SUPERSEDED") if attempt.state == "SENT" else ("PENDING",)
     with writing(engine) as connection:
         said_before = connection.execute(select(delivery.c.last_comment).where(this)).scalar_one_or_none()
         changed = connection.execute(
             update(delivery)
-            .where(this, delivery.c.state == "PENDING")
+            .where(this, delivery.c.state.in_(changeable))
             .values(
                 state=attempt.state,
                 attempts=delivery.c.attempts + 1,
@@ -174,8 +182,11 @@ def undelivered_of_run(engine: Engine, run_id: str) -> tuple[tuple[str, str], ..
 
 
 def reopen_refused(engine: Engine, study_uid: str) -> int:
-    """Make the refused deliveries of a study PENDING again, at once; return how many there were."""
-    keys = select(evidence_set.c.evidence_key).where(evidence_set.c.study_uid == study_uid)
+    """Make the refused deliveries of a study's newest results PENDING again, at once; return how many there were."""
+    keys = select(evidence_set.c.evidence_key).where(
+        evidence_set.c.study_uid == study_uid,
+        evidence_set.c.generation.not_in(generations_with_later_results(study_uid)),
+    )
     with writing(engine) as connection:
         return connection.execute(
             update(delivery)
@@ -213,14 +224,14 @@ def _object_row(evidence_key: str, item: EvidenceObject) -> dict[str, Any]:
     }
 
 
-def _delivery_row(evidence_key: str, item: EvidenceObject, destination: str) -> dict[str, Any]:
+def _delivery_row(evidence_key: str, item: EvidenceObject, destination: str, later: int | None) -> dict[str, Any]:
     return {
         "sop_instance_uid": item.sop.sop_instance_uid,
         "destination": destination,
         "evidence_key": evidence_key,
-        "state": "PENDING",
+        "state": "PENDING" if later is None else "SUPERSEDED",
         "attempts": 0,
-        "last_comment": "",
+        "last_comment": "" if later is None else f"superseded by generation {later}",
     }
 
 

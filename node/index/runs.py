@@ -16,6 +16,7 @@ from node.domain.study import Verdict
 from node.index.engine import writing
 from node.index.history import add_event
 from node.index.rows import as_row_time, as_time, insert_missing
+from node.index.supersession import end_older_runs
 from node.index.tables import generation, retry_request, run, verdict
 
 RunEnd = Literal["REFUSED", "QUARANTINED", "FAILED"]
@@ -76,8 +77,11 @@ def newest_generation(engine: Engine, study_uid: str) -> DecidedGeneration | Non
     return None if row is None else _decided(row)
 
 
-def plan_runs(engine: Engine, requests: Sequence[RunRequest]) -> None:
-    """Record runs as QUEUED, all or none; those that exist stay as they are."""
+def plan_runs(engine: Engine, requests: Sequence[RunRequest], *, now: datetime) -> None:
+    """Record runs as QUEUED, all or none; those that exist stay as they are.
+
+    Unfinished runs of earlier generations of the same study end REFUSED with them: they would come too late.
+    """
     rows = [
         {
             "run_id": item.run_id,
@@ -97,6 +101,8 @@ def plan_runs(engine: Engine, requests: Sequence[RunRequest]) -> None:
     ]
     with writing(engine) as connection:
         insert_missing(connection, run, rows)
+        for study_uid, digest in {(item.study_uid, item.generation) for item in requests}:
+            end_older_runs(connection, study_uid, digest, now=now)
 
 
 def unfinished_runs(engine: Engine) -> tuple[RunRequest, ...]:

@@ -152,7 +152,7 @@ delivery = Table(
     Column("sop_instance_uid", UID, ForeignKey(evidence_object.c.sop_instance_uid), nullable=False),
     Column("destination", String(64), nullable=False),
     Column("evidence_key", DIGEST, nullable=False, index=True),
-    Column("state", String(16), nullable=False, comment="PENDING SENT REFUSED"),
+    Column("state", String(16), nullable=False, comment="PENDING SENT REFUSED SUPERSEDED"),
     Column("attempts", Integer, nullable=False),
     Column("last_status", Integer, nullable=True, comment="the peer's DIMSE status"),
     Column("last_comment", Text, nullable=False),

@@ -24,12 +24,12 @@ from node.workflow.identity import run_id_of
 from node.workflow.steps import WorkflowTerms
 
 
-def plan_decided(engine: Engine, terms: WorkflowTerms) -> tuple[RunRequest, ...]:
+def plan_decided(engine: Engine, terms: WorkflowTerms, now: datetime) -> tuple[RunRequest, ...]:
     """Plan every generation that has no run yet, with the models of now; return the new runs."""
     planned: list[RunRequest] = []
     for decided in unplanned_generations(engine):
         requests = _requests(decided, terms.models, terms.settings_digest, attempt=0)
-        plan_runs(engine, requests)
+        plan_runs(engine, requests, now=now)
         planned.extend(requests)
     return tuple(planned)
 
@@ -45,7 +45,7 @@ def replace_outdated(engine: Engine, terms: WorkflowTerms, now: datetime) -> Non
         successors = [model for model in terms.models if model.name == item.model.name]
         decided = DecidedGeneration(item.study_uid, item.generation, item.decided_at)
         attempt = last_attempt(engine, decided) + 1
-        plan_runs(engine, _requests(decided, successors, terms.settings_digest, attempt=attempt))
+        plan_runs(engine, _requests(decided, successors, terms.settings_digest, attempt=attempt), now=now)
         after = "runs anew with what is installed now" if successors else "no version of the model is installed"
         end_run(engine, item.run_id, "FAILED", f"model or settings changed before it ended: {after}", now=now)
 
@@ -55,20 +55,20 @@ def take_retry_requests(engine: Engine, terms: WorkflowTerms, now: datetime) -> 
     taken = open_retry_requests(engine)
     for request_id, study_uid in taken:
         reopened = reopen_refused(engine, study_uid)
-        runs = _plan_another_attempt(engine, terms, study_uid)
+        runs = _plan_another_attempt(engine, terms, study_uid, now)
         text = f"{runs} runs planned, {reopened} refused deliveries opened again"
         record_event(engine, study_uid, "retry_planned", text, now=now)
         close_retry_request(engine, request_id, now=now)
     return tuple(study_uid for _, study_uid in taken)
 
 
-def _plan_another_attempt(engine: Engine, terms: WorkflowTerms, study_uid: str) -> int:
+def _plan_another_attempt(engine: Engine, terms: WorkflowTerms, study_uid: str, now: datetime) -> int:
     decided = newest_generation(engine, study_uid)
     if decided is None or any(item.study_uid == study_uid for item in unfinished_runs(engine)):
         return 0
     attempt = last_attempt(engine, decided) + 1
     requests = _requests(decided, terms.models, terms.settings_digest, attempt=attempt)
-    plan_runs(engine, requests)
+    plan_runs(engine, requests, now=now)
     return len(requests)
 
 

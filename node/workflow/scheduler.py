@@ -86,7 +86,7 @@ class Scheduler:
     def _tick(self) -> None:
         now = _now()
         self._decide_studies(now)
-        for item in plan_decided(self._engine, self._terms):
+        for item in plan_decided(self._engine, self._terms, now):
             log.info("run_planned", study_uid=item.study_uid, run_id=item.run_id)
             self._queues.enqueue_run(item.run_id)
         asked = take_retry_requests(self._engine, self._terms, now)

@@ -8,8 +8,9 @@ from sqlalchemy import Engine
 
 from node.domain.evidence import EvidenceSet
 from node.index.deliveries import Attempt, pending_set, record_attempt, record_evidence, reopen_refused, undelivered
-from node.index.engine import open_index
+from node.index.engine import open_index, writing
 from node.index.history import DeliveryPart, history_of
+from node.index.tables import delivery
 from tests.scripted_pacs import evidence_files
 from tests.workflow_doubles import add_study
 
@@ -72,3 +73,12 @@ def test_only_refused_deliveries_are_opened_again(engine: Engine) -> None:
     assert pending_set(engine, "k" * 64, "pacs") is None
     assert reopen_refused(engine, STUDY) == 1
     assert (part(engine, SEG).state, part(engine, SR).state) == ("SENT", "PENDING")
+
+
+def test_what_arrived_though_it_was_superseded_is_sent(engine: Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(delivery.update().values(state="SUPERSEDED"))
+    record_attempt(engine, STUDY, attempt(SEG, "SENT", 0), now=NOW)
+    record_attempt(engine, STUDY, attempt(SR, "PENDING"), now=NOW)
+    assert (part(engine, SEG).state, part(engine, SR).state) == ("SENT", "SUPERSEDED")
+    assert reopen_refused(engine, STUDY) == 0
