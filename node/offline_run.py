@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pydicom
 
 from node import pipeline
+from node.domain.derived import is_derived
 from node.domain.evidence import EvidenceSet, Signature
 from node.domain.findings import Findings
 from node.domain.instances import ImageHeader
@@ -18,7 +19,6 @@ from node.errors import HilumError, Refusal
 from node.imaging.explicit_scan import Unscannable, scan_meta
 from node.inference_client.client import InferenceClient
 from node.inference_client.service import ServiceProcess
-from node.intake.presentation import is_derived_class
 from node.models import models_directory, open_bundles
 from node.results.evidence_writer import warm_up
 from node.results.report_text import sr_as_text
@@ -172,7 +172,7 @@ def _studies(images: pipeline.StudyImages, damaged: Sequence[pipeline.Unreadable
             header.sop.sop_instance_uid: _data_set_digest(header.path)
             for headers in series.values()
             for header in headers
-            if not is_derived_class(header.sop.sop_class_uid)
+            if not is_derived(header.sop.sop_class_uid, header.modality)
         }
         whole = pipeline.StudyImages(series, tuple(_beside(series, damaged)))
         yield _Study(ordinal, study_uid, whole, generation_of_digests(digests))

@@ -37,28 +37,6 @@ _NOT_STORAGE: Final = frozenset(
     ("1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2", "1.2.840.10008.5.1.1.27")
 )
 
-_SR: Final = "1.2.840.10008.5.1.4.1.1.88."
-_PRESENTATION_STATE: Final = "1.2.840.10008.5.1.4.1.1.11."
-_RT: Final = "1.2.840.10008.5.1.4.1.1.481."
-_ENCAPSULATED_DOCUMENT: Final = "1.2.840.10008.5.1.4.1.1.104."
-_DERIVED_CLASSES: Final = frozenset(
-    (
-        "1.2.840.10008.5.1.4.1.1.66.4",  # Segmentation
-        "1.2.840.10008.5.1.4.1.1.66.5",  # Surface Segmentation
-        "1.2.840.10008.5.1.4.1.1.66.6",  # Tractography Results
-        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation
-        "1.2.840.10008.5.1.4.1.1.66.8",  # Height Map Segmentation
-        "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
-        "1.2.840.10008.5.1.4.1.1.66.1",  # Spatial Registration
-        "1.2.840.10008.5.1.4.1.1.66.2",  # Spatial Fiducials
-        "1.2.840.10008.5.1.4.1.1.66.3",  # Deformable Spatial Registration
-        "1.2.840.10008.5.1.4.1.1.67",  # Real World Value Mapping
-        "1.2.840.10008.5.1.4.1.1.90.1",  # Content Assessment Results
-        "1.2.840.10008.5.1.4.1.1.77.1.5.3",  # Stereometric Relationship
-    )
-)
-_RT_IMAGES: Final = frozenset((_RT + "1", _RT + "23"))
-
 
 @cache
 def storage_classes() -> frozenset[str]:
@@ -79,15 +57,6 @@ def supported_contexts(
     """
     classes = {str(context.abstract_syntax) for context in requested}
     return [_context(uid) for uid in sorted(classes) if _is_accepted(uid, unknown_sop_classes=unknown_sop_classes)]
-
-
-def is_derived_class(sop_class_uid: str) -> bool:
-    """Return whether instances of the class are made from images and so never trigger a run.
-
-    SEG, SR with KO, PR, RT (its images apart), encapsulated documents, registrations and maps.
-    """
-    families = (_SR, _PRESENTATION_STATE, _RT, _ENCAPSULATED_DOCUMENT)
-    return sop_class_uid in _DERIVED_CLASSES or (sop_class_uid.startswith(families) and sop_class_uid not in _RT_IMAGES)
 
 
 def _is_accepted(uid: str, *, unknown_sop_classes: bool) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from node.dimse.associate import AgreedContext
 from node.dimse.command_set import Command
+from node.domain.derived import is_derived
 from node.domain.instances import ReceivedInstance, SopReference
 from node.errors import DataSetMismatch, InstanceConflict, NotUnderstood, OutOfResources, ReceptionError
 from node.index.instances import (
@@ -30,7 +31,6 @@ from node.index.instances import (
     record_variant,
 )
 from node.intake.data_set_walk import MOST_BEGINNING_BYTES, DataSetOutline, study_of_beginning, walk
-from node.intake.presentation import is_derived_class
 from node.intake.resend import note_of_variant
 from node.store.instance_files import Arrival, InstanceStore, StoredInstance
 from node.store.part_file import PartFile
@@ -176,7 +176,9 @@ class IncomingInstance:
 
     def _store_new(self, part: PartFile, outline: DataSetOutline) -> None:
         sop = self._arrival.sop
-        derived = is_derived_class(sop.sop_class_uid) or is_known_result(self._scp.engine, sop.sop_instance_uid)
+        derived = is_derived(sop.sop_class_uid, outline.modality) or is_known_result(
+            self._scp.engine, sop.sop_instance_uid
+        )
         stored = self._scp.store.publish(
             part, self._arrival, study_uid=outline.study_uid, series_uid=outline.series_uid, derived=derived
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from node.domain.derived import DERIVED_MODALITIES, is_derived_class
 from node.domain.instances import ImageHeader
 from node.domain.orientation import reorientation_of, require_turnable
 from node.domain.slice_order import Stack, stack_of
@@ -11,32 +12,6 @@ from node.errors import Refusal
 from protos.model_manifest import AcceptedInput, Range
 
 Headers = Sequence[ImageHeader]
-
-# Objects made from images, by modality (PS3.3 C.7.3.1.1.1): they never trigger a model.
-DERIVED_MODALITIES: Final = {
-    "SEG": "a segmentation",
-    "SR": "a structured report",
-    "KO": "a key object selection",
-    "PR": "a presentation state",
-    "RTSTRUCT": "an RT structure set",
-    "RTDOSE": "an RT dose",
-    "RTPLAN": "an RT plan",
-    "REG": "a registration",
-    "RWV": "a real world value map",
-    "DOC": "a document",
-    "ANN": "annotations",
-    "M3D": "a 3-D model",
-    "OT": "an object of another kind",
-}
-# Secondary Capture (all forms), and whatever a result may be whose Modality is the source's (PS3.4 B.5): presentation
-# states, Parametric Map, registrations and segmentations, SR documents.
-DERIVED_SOP_CLASSES: Final = (
-    "1.2.840.10008.5.1.4.1.1.7.",
-    "1.2.840.10008.5.1.4.1.1.11.",
-    "1.2.840.10008.5.1.4.1.1.30",
-    "1.2.840.10008.5.1.4.1.1.66",
-    "1.2.840.10008.5.1.4.1.1.88.",
-)
 
 
 def kind_reason(accepts: AcceptedInput, headers: Headers) -> str:
@@ -47,7 +22,7 @@ def kind_reason(accepts: AcceptedInput, headers: Headers) -> str:
             return f"it is {kind} (modality {header.modality}): derived objects never start a model"
         if header.modality not in accepts.modalities:
             return f"its modality is {header.modality or 'not stated'}; the model takes {_either(accepts.modalities)}"
-        if f"{header.sop.sop_class_uid}.".startswith(DERIVED_SOP_CLASSES):
+        if is_derived_class(header.sop.sop_class_uid):
             return (
                 f"it holds derived images (SOP class {header.sop.sop_class_uid}): derived objects never start a model"
             )

@@ -20,6 +20,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGLosslessSV1,
     RLELossless,
+    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 from pynetdicom import AE, build_context
@@ -343,9 +344,19 @@ def test_class_of_command_must_be_the_one_of_its_context(to: Receiver) -> None:
         assert peer.store("1.2.3.4", encoded(ct_image()))[0] == 0xA900
 
 
-@pytest.mark.parametrize("sop_class", [SegmentationStorage, EncapsulatedPDFStorage])
-def test_derived_objects_open_no_study(to: Receiver, sop_class: str) -> None:
+@pytest.mark.parametrize(
+    ("sop_class", "modality"),
+    [
+        (SegmentationStorage, "CT"),
+        (EncapsulatedPDFStorage, "CT"),
+        (SecondaryCaptureImageStorage, "CT"),
+        (SecondaryCaptureImageStorage, "OT"),
+        (CTImageStorage, "OT"),
+    ],
+)
+def test_derived_objects_open_no_study(to: Receiver, sop_class: str, modality: str) -> None:
     image = ct_image()
+    image.Modality = modality
     image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = sop_class
     assert send(to, image)[0].Status == 0x0000
     assert len(instances_of_study(to.engine, STUDY)) == 1

@@ -4,7 +4,6 @@ from pynetdicom import AllStoragePresentationContexts, build_context
 from node.intake.presentation import (
     TRANSFER_SYNTAXES,
     VERIFICATION,
-    is_derived_class,
     storage_classes,
     supported_contexts,
 )
@@ -42,10 +41,3 @@ def test_every_context_offers_all_syntaxes_once_in_our_order() -> None:
     (context,) = supported_contexts([build_context(STORAGE + "2")], unknown_sop_classes=False)
     assert tuple(context.transfer_syntax) == TRANSFER_SYNTAXES
     assert len(set(TRANSFER_SYNTAXES)) == len(TRANSFER_SYNTAXES)
-
-
-def test_results_of_others_and_our_own_are_derived_but_images_are_not() -> None:
-    derived = ("66.4", "88.11", "88.33", "88.34", "88.59", "11.1", "481.3", "481.2", "104.1", "30", "66.7")
-    images = ("2", "4", "2.1", "4.1", "20", "128", "1.1", "7", "481.1", "3.1", "6.1", "12.1")
-    assert all(is_derived_class(STORAGE + end) for end in derived)
-    assert not any(is_derived_class(STORAGE + end) for end in images)
