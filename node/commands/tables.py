@@ -33,8 +33,9 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
 
 
 def _dropped(findings: Findings) -> str:
-    dropped = findings.candidates_dropped
-    return f"; {dropped} candidate(s) below the model's size or probability limits" if dropped else ""
+    dropped, beyond = findings.candidates_dropped, findings.beyond_limit
+    said = f"; {beyond} more beyond the most that the model reports, left out" if beyond else ""
+    return said + (f"; {dropped} candidate(s) below the model's size or probability limits" if dropped else "")
 
 
 def _plain(text: str) -> Table:

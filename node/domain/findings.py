@@ -43,6 +43,8 @@ class Finding:
     """Bounding box on the source grid [slice, row, column]."""
     center_mm: tuple[float, float, float]
     """Centre of gravity in the patient, LPS mm."""
+    per_instance: bool = True
+    """A segment of its own; False: one segment with all others of its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +56,5 @@ class Findings:
     """[slice, row, column] on the source grid: 0 background, else the finding's ordinal."""
     candidates_dropped: int
     """Components that the manifest's minimum size or probability dropped."""
-    per_instance: bool
-    """One segment per finding, or one for all."""
+    beyond_limit: int = 0
+    """Findings that met every limit but came after the largest `max_findings`: they are left out, and said so."""

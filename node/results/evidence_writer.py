@@ -71,7 +71,8 @@ def _check(
     request: EvidenceRequest, source: SourceSeries, work: Path, objects: tuple[EvidenceObject, ...], outbox: Outbox
 ) -> None:
     """Quarantine the set and raise EvidenceRejected where a rule of severity error is broken."""
-    violations = lint([work / item.file_name for item in objects], source, per_instance=request.findings.per_instance)
+    own_segments = sum(item.per_instance for item in request.findings.items)
+    violations = lint([work / item.file_name for item in objects], source, own_segments=own_segments)
     for violation in violations:
         _log.info("evidence_linted", evidence_key=request.key, reason=str(violation))
     errors = tuple(str(violation) for violation in violations if violation.severity == "error")

@@ -7,6 +7,7 @@ this same function, and `writer_revision` is part of every result's key.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from node.results import concepts
 from node.results.components import Component, components, longest_in_plane_mm
 from protos.model_manifest import ComponentFindings, ModelManifest
 
-writer_revision = 1
+writer_revision = 2
 """Raised whenever the same prediction would give another result: thresholds, sort, measurements or objects."""
 
 Labels = NDArray[np.uint16]
@@ -50,18 +51,18 @@ def build_findings(manifest: ModelManifest, volume: Volume, outputs: Mapping[str
     """
     labels: Labels = np.zeros(volume.geometry.shape, np.uint16)
     items: list[Finding] = []
-    dropped = 0
+    dropped = beyond = 0
     for rule in manifest.findings:
         mask = candidate_mask(rule, volume, outputs)
         if items:
             mask &= labels == 0
-        kept, total = _select(rule, volume, outputs[rule.output], mask)
-        dropped += total - len(kept)
+        kept, left_out, total = _select(rule, volume, outputs[rule.output], mask)
+        beyond += left_out
+        dropped += total - left_out - len(kept)
         for number, measured in enumerate(kept, start=1):
             items.append(_finding(rule, volume, measured, number, len(items) + 1))
             labels[measured.component.bounds][measured.component.voxels] = len(items)
-    per_instance = all(rule.instances for rule in manifest.findings)
-    return Findings(tuple(items), labels, dropped, per_instance)
+    return Findings(tuple(items), labels, dropped, beyond)
 
 
 def candidate_mask(rule: ComponentFindings, volume: Volume, outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
@@ -100,15 +101,13 @@ def _on_grid(name: str, volume: Volume, outputs: Mapping[str, NDArray[Any]]) -> 
 
 def _select(
     rule: ComponentFindings, volume: Volume, probability: NDArray[Any], mask: NDArray[np.bool_]
-) -> tuple[list[_Measured], int]:
+) -> tuple[list[_Measured], int, int]:
+    """Return what the rule takes, how many more it would take without its `max_findings`, and all components."""
     least = max(rule.min_voxels, math.ceil(rule.min_volume_ml / volume.geometry.voxel_ml - 1e-9))
     found, total = components(mask, rule.connectivity, least)
-    kept: list[_Measured] = []
-    for measured in _measured(rule, volume, probability, found):
-        if len(kept) == rule.max_findings:
-            break
-        kept.append(measured)
-    return kept, total
+    taken = _measured(rule, volume, probability, found)
+    kept = list(islice(taken, rule.max_findings))
+    return kept, sum(1 for _ in taken), total
 
 
 def _measured(
@@ -140,6 +139,7 @@ def _finding(rule: ComponentFindings, volume: Volume, measured: _Measured, numbe
         measurements=_measurements(rule, volume, measured),
         bounds=component.bounds,
         center_mm=(x, y, z),
+        per_instance=rule.instances,
     )
 
 

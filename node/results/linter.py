@@ -19,13 +19,14 @@ _SHOWN = 5
 _SET = Rule("SET-READABLE", "error", "one SR and at most one SEG, readable", "results: default set", lambda _: iter(()))
 
 
-def lint(paths: Iterable[Path], source: SourceSeries, *, per_instance: bool = True) -> tuple[Violation, ...]:
+def lint(paths: Iterable[Path], source: SourceSeries, *, own_segments: int | None = None) -> tuple[Violation, ...]:
     """Read the objects of one evidence set and check them against every rule.
 
     Args:
         paths: The files of the set.
         source: The series they derive from.
-        per_instance: Each segment is one finding, so it shares its tracking UID with a group of the report.
+        own_segments: How many findings have a segment of their own, which shares its tracking UID with a group of the
+            report; None: all.
 
     Returns:
         What is broken, at most one violation per rule: its sentence lists every place.
@@ -35,11 +36,11 @@ def lint(paths: Iterable[Path], source: SourceSeries, *, per_instance: bool = Tr
             objects = [dcmread(path) for path in paths]
         except (OSError, InvalidDicomError) as error:
             return (_violation(_SET, [f"a file cannot be read: {type(error).__name__}"]),)
-        return lint_objects(objects, source, per_instance=per_instance)
+        return lint_objects(objects, source, own_segments=own_segments)
 
 
 def lint_objects(
-    objects: Iterable[Dataset], source: SourceSeries, *, per_instance: bool = True
+    objects: Iterable[Dataset], source: SourceSeries, *, own_segments: int | None = None
 ) -> tuple[Violation, ...]:
     """Check data sets that were read already."""
     by_modality: dict[str, list[Dataset]] = {}
@@ -49,7 +50,7 @@ def lint_objects(
     if len(reports) != 1 or len(segmentations) > 1 or by_modality:
         others = sum(map(len, by_modality.values()))
         return (_violation(_SET, [f"{len(reports)} SR, {len(segmentations)} SEG, {others} other objects"]),)
-    inspected = Inspected(segmentations[0] if segmentations else None, reports[0], source, per_instance)
+    inspected = Inspected(segmentations[0] if segmentations else None, reports[0], source, own_segments)
     found = ((rule, list(rule.check(inspected))) for rule in RULES)
     return tuple(_violation(rule, places) for rule, places in found if places)
 

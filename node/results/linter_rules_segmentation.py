@@ -23,7 +23,9 @@ def _shared_tracking(inspected: Inspected) -> Iterator[str]:
         (_text(group, concepts.TRACKING_IDENTIFIER), _text(group, concepts.TRACKING_UID)) for group in inspected.groups
     }
     untracked = [identifier for identifier in segments if not all(identifier)]
-    if untracked or (inspected.per_instance and segments != groups):
+    own = inspected.own_segments
+    shared = segments == groups if own is None else len(segments & groups) == own
+    if untracked or not shared:
         yield "segments and groups do not carry the same tracking identifiers and UIDs"
 
 

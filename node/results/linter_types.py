@@ -20,8 +20,8 @@ class Inspected:
     segmentation: Dataset | None
     report: Dataset
     source: SourceSeries
-    per_instance: bool = True
-    """Each segment is one finding."""
+    own_segments: int | None = None
+    """How many findings are a segment of their own; None: all."""
 
     @property
     def objects(self) -> tuple[Dataset, ...]:

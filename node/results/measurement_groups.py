@@ -37,7 +37,7 @@ def measurement_group(
     """
     return VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
-            uid=uids.tracking_uid(request.signature.study_uid, request.model.name, item.ordinal),
+            uid=uids.tracking_uid(request.origin, item.ordinal),
             identifier=tracking_identifier(item),
         ),
         referenced_regions=_regions(request, source, item),

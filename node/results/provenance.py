@@ -52,7 +52,8 @@ def algorithm_parameters(request: EvidenceRequest) -> list[str]:
     rules = [
         f"{rule.label}: {rule.output} * {rule.scale:g} >= {rule.threshold:g}, {rule.connectivity} neighbours"
         + (f", within {rule.within}" if rule.within else "")
-        + f", at least {rule.min_voxels} voxels, {rule.min_volume_ml:g} mL, {rule.min_diameter_mm:g} mm"
+        + f", at least {rule.min_voxels} voxels, {rule.min_volume_ml:g} mL, {rule.min_diameter_mm:g} mm, "
+        + f"probability {rule.min_probability:g}, at most {rule.max_findings} findings"
         for rule in request.manifest.findings
     ]
     return [f"bundle SHA-256 {request.model.digest} ({request.model.verified})", *rules]

@@ -35,20 +35,22 @@ class Segment:
 
 
 def segments_of(request: EvidenceRequest) -> tuple[Segment, ...]:
-    """Return one segment per finding, with its tracking UID; or one per class where the manifest says so."""
-    findings, study, model = request.findings, request.signature.study_uid, request.model.name
-    if findings.per_instance:
-        return tuple(
-            Segment(item.ordinal, item.label, uids.tracking_uid(study, model, item.ordinal), (item,))
-            for item in findings.items
-        )
-    classes: dict[tuple[object, ...], list[Finding]] = {}
-    for item in findings.items:
-        classes.setdefault((item.category, item.type, item.site), []).append(item)
-    return tuple(
-        Segment(number, items[0].type.meaning, uids.class_tracking_uid(study, model, number), tuple(items))
-        for number, items in enumerate(classes.values(), start=1)
-    )
+    """Return the segments in the order of their first findings.
+
+    A finding of a rule with `instances` is one, with its tracking UID; all others of one class are one together.
+    """
+    grouped: dict[tuple[object, ...], list[Finding]] = {}
+    for item in request.findings.items:
+        alone = (item.ordinal,)
+        grouped.setdefault(alone if item.per_instance else (item.category, item.type, item.site), []).append(item)
+    return tuple(_segment(request, number, tuple(items)) for number, items in enumerate(grouped.values(), start=1))
+
+
+def _segment(request: EvidenceRequest, number: int, items: tuple[Finding, ...]) -> Segment:
+    first = items[0]
+    if first.per_instance:
+        return Segment(number, first.label, uids.tracking_uid(request.origin, first.ordinal), items)
+    return Segment(number, first.type.meaning, uids.class_tracking_uid(request.origin, number), items)
 
 
 def build_segmentation(request: EvidenceRequest, source: SourceSeries) -> Dataset:

@@ -61,14 +61,17 @@ def sop_instance_uid(origin: ResultOrigin, kind: EvidenceKind, writer_revision: 
     )
 
 
-def tracking_uid(study_uid: str, model_name: str, ordinal: int) -> str:
-    """Return the Tracking UID of a finding, shared by its SR group and its segment."""
-    return derived_uid("tracking", study_uid, model_name, str(ordinal))
+def tracking_uid(origin: ResultOrigin, ordinal: int) -> str:
+    """Return the Tracking UID of a finding, shared by its SR group and its segment.
+
+    Another series, generation or model digest gives others: the same ordinal there may be another lesion.
+    """
+    return derived_uid("tracking", *_tracked(origin), str(ordinal))
 
 
-def class_tracking_uid(study_uid: str, model_name: str, segment_number: int) -> str:
+def class_tracking_uid(origin: ResultOrigin, segment_number: int) -> str:
     """Return the Tracking UID of a segment that holds all findings of one class."""
-    return derived_uid("class tracking", study_uid, model_name, str(segment_number))
+    return derived_uid("class tracking", *_tracked(origin), str(segment_number))
 
 
 def dimension_organization_uid(instance_uid: str) -> str:
@@ -87,6 +90,10 @@ def is_derived_uid(uid: str) -> bool:
     if number == uid or not number.isdigit() or (number[0] == "0" and number != "0") or int(number) >= 1 << 128:
         return False
     return uuid.UUID(int=int(number)).version == 5
+
+
+def _tracked(origin: ResultOrigin) -> tuple[str, ...]:
+    return origin.study_uid, origin.source_series_uid, origin.generation, *_model(origin.model)
 
 
 def _model(model: ModelIdentity) -> tuple[str, str, str]:

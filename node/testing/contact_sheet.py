@@ -51,6 +51,8 @@ def write_contact_sheet(volume: Volume, findings: Findings, path: Path, *, title
     else:
         panels = [_plain_panel(volume, index) for index in _spread(volume.geometry.shape[0])]
         said = "nothing found"
+    if findings.beyond_limit:
+        said += f", {findings.beyond_limit} more beyond the model's limit left out"
     _sheet(panels, f"{title}: {said}").save(path, format="PNG")
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.commands.tables import findings_table
 from node.domain.geometry import Geometry
 from node.domain.instances import SopReference
 from node.domain.volume import Volume
@@ -93,7 +94,6 @@ def test_findings_are_formed_only_within_the_named_mask() -> None:
         ({"min_diameter_mm": 1.88}, 2),
         ({"min_diameter_mm": 1.9}, 1),
         ({"min_probability": 0.8}, 1),
-        ({"max_findings": 1}, 1),
     ],
 )
 def test_limits_drop_candidates_and_count_them(changes: dict[str, float], kept: int) -> None:
@@ -101,6 +101,14 @@ def test_limits_drop_candidates_and_count_them(changes: dict[str, float], kept: 
     outputs = {"probability": probability_of(LARGE, SMALL, values=(250, 150))}
     found = build_findings(manifest, volume(), outputs)
     assert (len(found.items), found.candidates_dropped) == (kept, 2 - kept)
+
+
+def test_findings_beyond_the_most_are_counted_apart_from_what_met_no_limit() -> None:
+    speck = box(slice(7, 8), slice(0, 1), slice(0, 1))
+    manifest = nodule_manifest(nodule_rule(max_findings=1, min_voxels=2))
+    found = build_findings(manifest, volume(), {"probability": probability_of(LARGE, SMALL, speck)})
+    assert (len(found.items), found.beyond_limit, found.candidates_dropped) == (1, 1, 1)
+    assert "1 more beyond the most that the model reports" in str(findings_table(found).title)
 
 
 @pytest.mark.parametrize(("connectivity", "count"), [(6, 3), (18, 2), (26, 1)])
@@ -202,4 +210,4 @@ def test_a_search_of_a_whole_chest_needs_no_mask_per_finding() -> None:
     probability = (np.random.default_rng(3).random(shape) > 0.999).astype(np.uint8) * 200
     found = build_findings(nodule_manifest(nodule_rule(max_findings=5)), source, {"probability": probability})
     assert len(found.items) == 5
-    assert found.candidates_dropped > 1000
+    assert (found.candidates_dropped, found.beyond_limit > 1000) == (0, True)

@@ -14,13 +14,15 @@ from pydicom.dataset import Dataset
 from node.domain.evidence import PreviousReport
 from node.domain.instances import SopReference
 from node.results import concepts, sr_tree, uids
-from node.results.evidence_writer import write_objects
+from node.results.evidence_writer import write_evidence, write_objects
 from node.results.linter import lint
 from node.results.profiles import PROFILES, RESEARCH_USE, series_description, series_number
+from node.results.provenance import algorithm_parameters
 from node.results.report_text import sr_as_text
 from node.results.request import EvidenceRequest
 from node.results.segmentation import build_segmentation
 from node.results.source_series import source_series
+from node.store.outbox import Outbox
 from tests.evidence_cases import (
     ball,
     nodule_manifest,
@@ -268,7 +270,35 @@ def test_one_segment_per_class_where_findings_are_no_instances(tmp_path: Path) -
     assert len(sr_tree.anywhere(objects["SR"], concepts.MEASUREMENT_GROUP)) == 2
     assert highdicom.seg.segread(tmp_path / "objects" / "seg-1.dcm").pixel_array.sum() == sum(map(np.sum, masks))
     source = source_series(volume, headers)
-    assert lint(sorted((tmp_path / "objects").iterdir()), source, per_instance=False) == ()
+    assert lint(sorted((tmp_path / "objects").iterdir()), source, own_segments=0) == ()
+
+
+def test_one_rule_for_a_class_leaves_the_findings_of_another_their_segments(tmp_path: Path) -> None:
+    volume, headers = read_series(write_series(PLAN, tmp_path / "series"))
+    shape = volume.geometry.shape
+    nodules = [ball(shape, (3, 9, 9), (2, 4, 4)), ball(shape, (8, 30, 30), (2, 3, 3))]
+    others = [ball(shape, (3, 30, 9), (2, 3, 3)), ball(shape, (8, 9, 30), (2, 3, 3))]
+    manifest = nodule_manifest(nodule_rule(), nodule_rule(output="lungs", label="Spot", instances=False))
+    outputs = {"probability": probability_of(*nodules), "lungs": probability_of(*others)}
+    request = request_for(volume, headers, outputs, manifest)
+    seg = built(request, tmp_path / "objects")["SEG"]
+    assert [item.SegmentLabel for item in seg.SegmentSequence] == ["Nodule 1", "Nodule 2", "Nodule"]
+    assert write_evidence(request, Outbox(tmp_path / "outbox")).objects
+    paths, source = sorted((tmp_path / "objects").iterdir()), source_series(volume, headers)
+    assert lint(paths, source, own_segments=2) == ()
+    assert [item.rule for item in lint(paths, source)] == ["SEG-TRACKING"]
+
+
+def test_findings_beyond_the_limit_and_every_parameter_stand_in_the_report(tmp_path: Path) -> None:
+    volume, headers = read_series(write_series(PLAN, tmp_path / "series"))
+    masks = [ball(volume.geometry.shape, (3, 9, 9), (2, 4, 4)), ball(volume.geometry.shape, (8, 30, 30), (2, 3, 3))]
+    manifest = nodule_manifest(nodule_rule(max_findings=1, min_probability=0.25))
+    request = request_for(volume, headers, {"probability": probability_of(*masks)}, manifest)
+    report = built(request, tmp_path / "objects")["SR"]
+    said = [sr_tree.text_of(item) for item in sr_tree.anywhere(report, concepts.COMMENT)]
+    assert any("1 finding, 1 more beyond the model's limit left out." in text for text in said)
+    parameters = " ".join(algorithm_parameters(request))
+    assert "probability 0.25, at most 1 findings" in parameters
 
 
 def test_the_procedure_that_the_study_states_is_reported(tmp_path: Path) -> None:

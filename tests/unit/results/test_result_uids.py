@@ -67,10 +67,22 @@ def test_kinds_profiles_and_revisions_have_their_own_instances() -> None:
     assert len(made) == 5
 
 
-def test_the_device_changes_with_every_retraining_and_tracking_does_not() -> None:
+def test_the_device_changes_with_every_retraining() -> None:
     assert uids.device_uid("ab") != uids.device_uid("cd")
-    assert uids.tracking_uid("1.2.3", "lung_nodule", 1) == uids.tracking_uid("1.2.3", "lung_nodule", 1)
-    assert uids.tracking_uid("1.2.3", "lung_nodule", 1) != uids.tracking_uid("1.2.3", "lung_nodule", 2)
+
+
+def test_a_tracking_uid_is_never_used_again_for_what_may_be_another_lesion() -> None:
+    others = [
+        ORIGIN,
+        replace(ORIGIN, study_uid="1.2.9"),
+        replace(ORIGIN, source_series_uid="1.2.9"),
+        replace(ORIGIN, generation="00" * 32),
+        replace(ORIGIN, model=replace(MODEL, digest="00" * 32)),
+    ]
+    made = {uids.tracking_uid(origin, ordinal) for origin in others for ordinal in (1, 2)}
+    made |= {uids.class_tracking_uid(origin, ordinal) for origin in others for ordinal in (1, 2)}
+    assert len(made) == 4 * len(others)
+    assert uids.tracking_uid(ORIGIN, 1) == uids.tracking_uid(replace(ORIGIN, settings_digest="00" * 32), 1)
 
 
 def test_uids_stay_what_they_are_between_releases() -> None:

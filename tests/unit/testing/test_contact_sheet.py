@@ -39,7 +39,7 @@ def findings_of(volume: Volume, count: int) -> Findings:
         size = Measurement(Code("1", "SCT", "Volume"), 0.05, Code("mL", "UCUM", "milliliter"))
         label = f"Nodule {ordinal}"
         items.append(Finding(ordinal, label, NODULE, NODULE, None, RED, 0.9, (size,), bounds, (0.0, 0.0, 0.0)))
-    return Findings(tuple(items), labels, 0, per_instance=True)
+    return Findings(tuple(items), labels, 0)
 
 
 def opened(path: Path) -> Image.Image:

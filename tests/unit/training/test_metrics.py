@@ -48,7 +48,7 @@ def test_a_scan_is_scored_by_overlap() -> None:
     labels[2, 6, 6] = 2
     nodule, missed = labels == 1, np.zeros(labels.shape, bool)
     missed[0, 4, 4] = True
-    findings = Findings((None, None), labels, 0, per_instance=True)  # type: ignore[arg-type]
+    findings = Findings((None, None), labels, 0)  # type: ignore[arg-type]
     score = scan_score(findings, [nodule, missed])
     assert score.found == (True, False)
     assert score.dice == (1.0, 0.0)
