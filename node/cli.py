@@ -61,6 +61,12 @@ def main() -> None:
     except HilumError as error:
         errors.print(f"[red]hilum:[/red] {escape(str(error))}")
         sys.exit(1)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        errors.print(
+            f"[red]hilum:[/red] {escape(what)}{error.strerror or error}. Remedy: check the path and its rights."
+        )
+        sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:

@@ -94,6 +94,8 @@ class Demonstration:
         Raises:
             HilumError: a part does not start, or the work does not end in time; the message says which.
         """
+        if self._folder is not None and not any(path.is_file() for path in self._folder.rglob("*")):
+            raise HilumError(f"{self._folder} holds no file. Remedy: name a folder of a study.")
         self._take_directory()
         with ExitStack() as parts, ThreadPoolExecutor(1) as painter:
             phantom = painter.submit(self._phantom) if self._folder is None else None
@@ -152,6 +154,11 @@ class Demonstration:
         self._on_step(f"sending {folder} by C-STORE")
         report = Modality("HILUM", host, port, calling_ae_title="DEMO").send(folder)
         self._seconds["C-STORE"] = report.seconds
+        if not report.of("SENT"):
+            told = next((f": {item.reason}" for item in report.of("FAILED")), "")
+            raise HilumError(
+                f"{folder} holds no DICOM file that the node took{told}. Remedy: name a folder of a study."
+            )
         return report
 
     def _await_end(self, node: Node) -> None:

@@ -1,11 +1,16 @@
 """The model bundles that this node knows: read and checked once, at start."""
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
+
+import structlog
 
 from node.errors import SettingsError
 from node.settings import InferenceSettings
 from protos.model_manifest import ManifestError, ModelBundle, bundle_directories, open_bundle
+
+log = structlog.get_logger()
 
 
 def models_directory(settings: InferenceSettings) -> Path:
@@ -22,7 +27,8 @@ def open_bundles(settings: InferenceSettings) -> tuple[ModelBundle, ...]:
     """Open the newest version of every wanted model; one model per name.
 
     Raises:
-        SettingsError: the directory holds no bundle, a wanted model is not there, or its bundle is broken.
+        SettingsError: the directory holds no sound bundle, or a model that `inference.models` names is not there or
+            broken. A broken bundle that nothing names is left out with the event `model_refused`.
     """
     directory = models_directory(settings)
     newest = {path.parent.name: path for path in bundle_directories(directory)}
@@ -33,8 +39,26 @@ def open_bundles(settings: InferenceSettings) -> tuple[ModelBundle, ...]:
         )
     if not newest:
         raise SettingsError(f"inference.models_directory: {directory} holds no bundle <name>/<version>/model.toml")
-    wanted = settings.models or tuple(newest)
-    return tuple(_open(newest[name]) for name in wanted)
+    if settings.models:
+        return tuple(_open(newest[name]) for name in settings.models)
+    sound, broken = _sound(newest.values())
+    if not sound:
+        raise SettingsError(f"inference.models_directory: no bundle in {directory} is sound: {'; '.join(broken)}")
+    return sound
+
+
+def _sound(directories: Iterable[Path]) -> tuple[tuple[ModelBundle, ...], list[str]]:
+    """Open what can be opened; a broken bundle beside sound ones is said and left out."""
+    sound: list[ModelBundle] = []
+    broken: dict[str, str] = {}
+    for path in directories:
+        try:
+            sound.append(open_bundle(path))
+        except ManifestError as error:
+            broken["/".join(path.parts[-2:])] = str(error)
+    for model, reason in broken.items():
+        log.error("model_refused", model=model, reason=reason)
+    return tuple(sound), list(broken.values())
 
 
 def _open(directory: Path) -> ModelBundle:

@@ -125,7 +125,7 @@ class OfflineRun:
             evidence = pipeline.make_evidence(bundle, headers, reading, self._signature(study), outbox)
         except HilumError as error:
             return Outcome(title, verdicts, notes=(f"no result: {error}",))
-        stem = f"{study.ordinal}-{identity.name}-{identity.version}"
+        stem = f"{identity.name}-{identity.version}-{evidence.key[:8]}"
         return Outcome(title, verdicts, reading.findings, evidence, self._written(stem, reading, evidence))
 
     def _written(self, stem: str, reading: pipeline.Reading, evidence: EvidenceSet) -> tuple[str, ...]:

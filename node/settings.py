@@ -82,7 +82,7 @@ class CompletionSettings(_Section):
 class InferenceSettings(_Section):
     """How to reach the inference service."""
 
-    endpoint: str = "127.0.0.1:8500"
+    endpoint: Annotated[str, Field(pattern=r"^(unix:.+|[^:\s]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})$")] = "127.0.0.1:8500"
     """"host:port" or "unix:/path"."""
     start_service: bool = True
     """`hilum up` starts the service itself on this machine."""
@@ -224,7 +224,7 @@ def load_settings(file: Path | None = None) -> Settings:
     try:
         return _FileSettings(**_read_toml(path))
     except ValidationError as error:
-        lines = [_sentence(place, item) for item in error.errors()]
+        lines = [_sentence(_source_of(item, place), item) for item in error.errors()]
         raise SettingsError("\n".join(lines)) from error
     except SourceError as error:
         raise SettingsError(
@@ -257,7 +257,18 @@ def _sentence(place: str, item: ErrorDetails) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "document"
     if item["type"] == "extra_forbidden":
         return f"{place}: {key}: unknown key (value {item['input']!r}). Remedy: {_known_keys(item['loc'])}"
+    if key == "destinations" and isinstance(item["input"], dict):
+        return f"{place}: {key}: is one table. Remedy: write [[destinations]], once for each destination"
     return f"{place}: {key}: {item['msg']} (value {item['input']!r:.120})"
+
+
+def _source_of(item: ErrorDetails, place: str) -> str:
+    """Name the variable that a value came from, else the file."""
+    names = [str(part).upper() for part in item["loc"] if isinstance(part, str)]
+    for variable in ("HILUM_" + "__".join(names), *(f"HILUM_{name}" for name in names[:1])):
+        if variable in os.environ:
+            return variable
+    return place
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:

@@ -9,6 +9,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from node.commands.options import ModelsDirectory
+from node.commands.output import wide_console
 from node.settings import InferenceSettings, LogSettings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def demo(
     from node.demonstration import Demonstration
 
     logs.configure(LogSettings(level="warning"))
-    console = Console(highlight=False)
+    console = wide_console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting")
@@ -57,6 +58,8 @@ def demo(
 def _show(console: Console, shown: "Shown", keep: Path) -> None:
     from node.commands.studies import history_tree
 
+    for item in (*shown.sent.of("FAILED"), *shown.sent.of("SKIPPED")):
+        console.print(f"{item.outcome.lower()}: {item.path}: {item.reason}", markup=False)
     for history in shown.histories:
         console.print(history_tree(history))
     for path, text in zip(shown.reports, shown.report_texts(), strict=True):

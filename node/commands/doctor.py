@@ -1,5 +1,6 @@
 """`hilum doctor`: is everything that the settings name there and usable? Each line has its remedy."""
 
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -9,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from node.commands.options import SettingsFile
+from node.commands.output import wide_console
 from node.errors import SettingsError
 from node.settings import Settings, load_settings
 
@@ -45,7 +46,7 @@ def doctor(settings: SettingsFile = None) -> None:
         color = {"ok": "green", "note": "yellow", "wrong": "red"}[line.grade]
         table.add_row(line.subject, f"[{color}]{line.grade}[/{color}]", escape(line.text), escape(line.remedy))
         wrong += line.grade == "wrong"
-    Console().print(table)
+    wide_console().print(table)
     if wrong:
         raise typer.Exit(1)
 
@@ -78,6 +79,9 @@ def _packages() -> Iterator[Line]:
 def _disk(settings: Settings) -> Line:
     directory, low = settings.store.state_directory.absolute(), settings.store.low_disk_bytes
     there = next(path for path in (directory, *directory.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        text = f"{there} is {'no folder' if not there.is_dir() else 'not writable for this user'}"
+        return Line("state directory", "wrong", text, "set store.state_directory to a folder this user may write")
     free = shutil.disk_usage(there).free
     text = f"{free / GIGABYTE:.1f} GiB free at {directory}"
     if free < low:
@@ -103,20 +107,28 @@ def _port(settings: Settings) -> Line:
 
 
 def _models(settings: Settings) -> Iterator[Line]:
-    from node.models import open_bundles
+    from node.models import models_directory
+    from protos.model_manifest import ManifestError, bundle_directories, open_bundle
 
-    try:
-        bundles = open_bundles(settings.inference)
-    except SettingsError as error:
-        yield Line("models", "wrong", str(error), "see `hilum models list`")
-        return
-    for bundle in bundles:
-        identity = bundle.manifest.identity
-        yield Line("model", "ok", f"{identity.name} {identity.version}, digest {bundle.digest[:12]}")
+    directory = models_directory(settings.inference)
+    found = {path.parent.name: path for path in bundle_directories(directory)}
+    for name in settings.inference.models or tuple(found):
+        try:
+            if name not in found:
+                raise ManifestError(f"{name} is not in {directory}; there: {', '.join(found) or 'nothing'}")
+            bundle = open_bundle(found[name])
+        except ManifestError as error:
+            yield Line(f"model {name}", "wrong", str(error), "copy the bundle again, or correct inference.models")
+        else:
+            text = f"version {bundle.manifest.identity.version}, digest {bundle.digest[:12]}"
+            yield Line(f"model {name}", "ok", text)
+    if not found:
+        yield Line("models", "wrong", f"{directory} holds no bundle", "set inference.models_directory")
 
 
 def _service(settings: Settings) -> Line:
     from node.inference_client.client import InferenceClient
+    from node.state_directory import StateDirectory
 
     client = InferenceClient(settings.inference)
     try:
@@ -126,7 +138,8 @@ def _service(settings: Settings) -> Line:
     text = f"{health.endpoint}: {health.status.replace('_', ' ')}, {health.detail}"
     if health.is_serving:
         return Line("inference service", "ok", text)
-    if settings.inference.start_service:
+    running = StateDirectory(settings.store.state_directory).is_held()
+    if settings.inference.start_service and not running:
         return Line("inference service", "note", text, "`hilum up` starts it; with `hilum node` start it yourself")
     return Line("inference service", "wrong", text, "start it: hilum inference --models DIR --listen ADDRESS")
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from node.commands.options import ModelNames, ModelsDirectory, SettingsFile
+from node.commands.output import wide_console
 from node.settings import InferenceSettings, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run(
 
     chosen = _with_options(load_settings(settings), model, models, endpoint)
     logs.configure(chosen.log.model_copy(update={"level": "warning"}))
-    console = Console()
+    console = wide_console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting")

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
 from node.commands.options import SettingsFile, StudyUid
+from node.commands.output import unbroken, wide_console
 from node.errors import SettingsError
 from node.settings import load_settings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from node.index.history import ObjectPart, RunPart, StudyHistory
+    from node.index.history import DeliveryPart, ObjectPart, RunPart, StudyHistory
     from node.index.instances import QuarantinedInstance
 
 
@@ -37,11 +37,11 @@ def studies(settings: SettingsFile = None) -> None:
 
     with _index(settings) as engine:
         lines, refused = study_lines(engine), quarantined(engine, most=50)
-    table = Table("Study Instance UID", "State", "Images", "Results", "Sent", "Last image")
+    table = Table(unbroken("Study Instance UID"), "State", "Images", "Results", "Sent", "Last image")
     for line in lines:
         counts = (str(line.instances), str(line.objects), str(line.sent))
         table.add_row(line.study_uid, _colored(line.state), *counts, _local(line.last_received_at))
-    console = Console()
+    console = wide_console()
     console.print(table if lines else "No study has arrived yet.")
     if refused:
         console.print(_refused_table(refused))
@@ -50,7 +50,7 @@ def studies(settings: SettingsFile = None) -> None:
 def study(uid: StudyUid, settings: SettingsFile = None) -> None:
     """Say what happened to one study, and why."""
     with _index(settings) as engine:
-        Console(highlight=False).print(history_tree(_history(engine, uid)))
+        wide_console().print(history_tree(_history(engine, uid)))
 
 
 def retry(uid: StudyUid, settings: SettingsFile = None) -> None:
@@ -90,7 +90,9 @@ def reindex(settings: SettingsFile = None) -> None:
 
 
 def _refused_table(refused: "tuple[QuarantinedInstance, ...]") -> Table:
-    table = Table("Refused instance", "From", "At", "Why", title="Set aside; the bytes lie in the state directory")
+    table = Table(
+        unbroken("Refused instance"), "From", "At", "Why", title="Set aside; the bytes lie in the state directory"
+    )
     for item in refused:
         peer, at = escape(item.calling_ae_title), _local(item.received_at)
         table.add_row(escape(item.sop_instance_uid), peer, at, escape(item.reason))
@@ -154,9 +156,13 @@ def _add_run(branch: Tree, run: "RunPart", objects: "tuple[ObjectPart, ...]") ->
         if part.evidence_key == run.evidence_key:
             leaf = node.add(f"{part.kind} {part.sop_instance_uid}")
             for way in part.deliveries:
-                when = f" at {_local(way.sent_at)}" if way.sent_at else ""
+                when = f" at {_local(way.sent_at)}" if way.sent_at else _next_attempt(way)
                 tries = f"{way.attempts} attempt(s)"
                 leaf.add(f"{way.destination}: {_colored(way.state)}{when}, {tries}. {escape(way.last_comment)}")
+
+
+def _next_attempt(way: "DeliveryPart") -> str:
+    return f", next attempt at {_local(way.next_attempt_at)}" if way.state == "PENDING" and way.next_attempt_at else ""
 
 
 def _colored(state: str) -> str:

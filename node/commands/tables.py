@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from node.commands.output import unbroken
 from node.domain.findings import Findings
 from node.domain.study import Verdict
 from node.results.findings_builder import findings_as_rows
@@ -25,7 +26,7 @@ def findings_table(findings: Findings) -> Table:
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     """Return one row per series: taken or not, and why."""
-    table = Table("Series", "Model", "Taken", "Why")
+    table = Table(unbroken("Series"), "Model", "Taken", "Why")
     for item in verdicts:
         model = f"{item.model_name} {item.model_version}"
         table.add_row(item.series_uid, model, "[green]yes[/green]" if item.taken else "no", escape(item.reason))

@@ -53,7 +53,9 @@ def series_number(model_name: str, rule: ObjectRule) -> int:
 def series_description(title: str, rule: ObjectRule) -> str:
     """Say model, kind and research use within the 64 characters of a Long String (LO)."""
     tail = f", {rule.noun} ({RESEARCH_USE})"
-    return f"{title[: _LONG_STRING - len(tail)].rstrip()}{tail}"
+    room = _LONG_STRING - len(tail)
+    whole = title if len(title) <= room else title[: room + 1].rpartition(" ")[0] or title[:room]
+    return f"{whole.rstrip(' ,;:-')}{tail}"
 
 
 def content_description(title: str) -> str:

@@ -20,6 +20,7 @@ Send = Callable[
     [Destination, str, Sequence[tuple[EvidenceObject, Path]], Callable[[SendResult], None]],
     None,
 ]
+EVENT_OF_OUTCOME = {"SENT": "evidence_delivered", "DELAYED": "delivery_delayed", "REFUSED": "delivery_refused"}
 NOTHING_LEFT = DeliveryRecord(sent=0, refused=0, delayed=0, answered=False, wait_s=None)
 
 log = structlog.get_logger()
@@ -111,9 +112,8 @@ class Courier:
         )
         record_attempt(self._engine, study_uid, attempt, now=now)
         tell = log.info if result.outcome == "SENT" else log.warning
-        name = {"SENT": "evidence_delivered", "DELAYED": "delivery_delayed", "REFUSED": "delivery_refused"}
         tell(
-            name[result.outcome],
+            EVENT_OF_OUTCOME[result.outcome],
             study_uid=study_uid,
             sop_instance_uid=result.sop_instance_uid,
             destination=destination,

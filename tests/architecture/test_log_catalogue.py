@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from node.workflow.courier import EVENT_OF_OUTCOME
+
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "docs" / "howto" / "read-the-log.md"
 LEVELS = {"debug", "info", "warning", "error", "exception"}
@@ -23,7 +25,7 @@ def logged_events() -> set[str]:
                 first = item.args[0]
                 assert isinstance(first, ast.Constant), f"{path}:{item.lineno}: the event must be a literal"
                 events.add(str(first.value))
-    return events
+    return events | set(EVENT_OF_OUTCOME.values())
 
 
 def test_the_catalogue_names_every_event() -> None:

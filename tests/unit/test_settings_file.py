@@ -36,6 +36,8 @@ def written(folder: Path, text: str) -> Path:
             '[[destinations]]\nname="p"\nae_title="A"\nhost="h"\nport=1\nretry_first_s = 1000\n',
             ["destinations.0", "retry_first_s = 1000", "retry_most_s = 900"],
         ),
+        ('[inference]\nendpoint = "localhost"\n', ["inference.endpoint", "localhost", "pattern"]),
+        ('[destinations]\nname = "pacs"\n', ["destinations", "write [[destinations]]"]),
         ("[listener\n", ["cannot be read as TOML"]),
     ],
 )
@@ -51,6 +53,12 @@ def test_a_variable_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HILUM_LISTENER__PORT", "4242")
     settings = load_settings(written(tmp_path, '[listener]\nport = 1\nae_title = "NODE7"\n'))
     assert (settings.listener.port, settings.listener.ae_title) == (4242, "NODE7")
+
+
+def test_a_wrong_variable_is_named_as_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HILUM_LISTENER__PORT", "abc")
+    with pytest.raises(SettingsError, match=r"^HILUM_LISTENER__PORT: listener.port: .*'abc'"):
+        load_settings(written(tmp_path, ""))
 
 
 def test_an_unknown_variable_is_refused_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
