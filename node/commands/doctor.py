@@ -16,7 +16,7 @@ from rich.table import Table
 from node.commands.options import SettingsFile
 from node.commands.output import wide_console
 from node.errors import SettingsError
-from node.settings import Settings, load_settings
+from node.settings import DEFAULT_FILE, Settings, load_settings
 
 Grade = Literal["ok", "note", "wrong"]
 PACKAGES = ("node", "inference", "training", "protos")
@@ -59,7 +59,9 @@ def examine(file: Path | None) -> Iterator[Line]:
     except SettingsError as error:
         yield Line("settings", "wrong", str(error), "correct the file or the variable; docs/settings.md lists all keys")
         return
-    yield Line("settings", "ok", f"{file or 'defaults, hilum.toml or environment'}")
+    source = file or (DEFAULT_FILE.absolute() if DEFAULT_FILE.exists() else "no file: defaults")
+    variables = [name for name in os.environ if name.startswith("HILUM_") and name != "HILUM_SETTINGS"]
+    yield Line("settings", "ok", f"{source}{', and ' if variables else ''}{', '.join(sorted(variables))}")
     yield _disk(settings)
     yield _port(settings)
     yield from _models(settings)
@@ -113,12 +115,14 @@ def _models(settings: Settings) -> Iterator[Line]:
     directory = models_directory(settings.inference)
     found = {path.parent.name: path for path in bundle_directories(directory)}
     for name in settings.inference.models or tuple(found):
+        if name not in found:
+            text = f"not in {directory}; there: {', '.join(found) or 'nothing'}"
+            yield Line(f"model {name}", "wrong", text, "correct inference.models or inference.models_directory")
+            continue
         try:
-            if name not in found:
-                raise ManifestError(f"{name} is not in {directory}; there: {', '.join(found) or 'nothing'}")
             bundle = open_bundle(found[name])
         except ManifestError as error:
-            yield Line(f"model {name}", "wrong", str(error), "copy the bundle again, or correct inference.models")
+            yield Line(f"model {name}", "wrong", str(error), "copy the bundle again")
         else:
             text = f"version {bundle.manifest.identity.version}, digest {bundle.digest[:12]}"
             yield Line(f"model {name}", "ok", text)
