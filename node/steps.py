@@ -57,12 +57,13 @@ class StudySteps:
             settings_digest=run.settings_digest,
             profile=signature.profile,
         )
-        present = self.outbox.find(uids.evidence_key(origin, findings_builder.writer_revision))
+        key = uids.evidence_key(origin, findings_builder.writer_revision)
+        present = self.outbox.find(key)
         if present is not None:
             return present
         headers = self._whole_series(run, series_uid)
         reading = self._read(bundle, headers)
-        previous = previous_report(self.engine, uids.series_uid(origin, "SR"), before=run.decided_at)
+        previous = previous_report(self.engine, uids.series_uid(origin, "SR"), other_than=key)
         evidence = pipeline.make_evidence(bundle, headers, reading, signature, self.outbox, previous=previous)
         if self.on_reading is not None:
             self.on_reading(reading, evidence)

@@ -208,6 +208,7 @@ def _set_row(evidence: EvidenceSet, directory: str) -> dict[str, Any]:
         "profile": evidence.profile,
         "directory": directory,
         "made_at": as_row_time(evidence.made_at),
+        "recorded_number": select(func.coalesce(func.max(evidence_set.c.recorded_number), 0) + 1).scalar_subquery(),
     }
 
 

@@ -15,7 +15,7 @@ def reindex_evidence(outbox: Outbox, engine: Engine) -> int:
     adopted, and delivered, by the next run of its study (`hilum retry UID`).
     """
     count = 0
-    for evidence in outbox.scan():
+    for evidence in sorted(outbox.scan(), key=lambda found: found.made_at):
         directory = str(evidence.directory.relative_to(outbox.directory))
         record_evidence(engine, evidence, directory, run_id=None, destinations=(), now=datetime.now(UTC))
         count += 1

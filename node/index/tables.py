@@ -131,6 +131,7 @@ evidence_set = Table(
     Column("profile", String(32), nullable=False),
     Column("directory", Text, nullable=False, comment="relative to the outbox"),
     Column("made_at", DateTime, nullable=False),
+    Column("recorded_number", Integer, nullable=False, server_default="0", comment="order of the recording, from 1"),
 )
 
 evidence_object = Table(
