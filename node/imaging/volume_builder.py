@@ -112,10 +112,12 @@ def _read_into(header: ImageHeader, pixels: NDArray[Any]) -> None:
 
 
 def _stored_padding(stack: Stack) -> int | None:
-    """Return the padding as it stands in the voxels: with the same bits dropped."""
-    stated = padding_of(stack.headers)
+    """Return the padding as it stands in the voxels; None where no pixel of the series can hold what is stated."""
+    stated, first = padding_of(stack.headers), stack.headers[0]
     if stated is None:
         return None
-    value = np.array([stated], voxel_type(stack.headers[0]))
-    drop_unused_bits(value, stack.headers[0])
-    return int(value[0])
+    values = 1 << first.bits_stored
+    least = -(values >> 1) if first.pixel_representation == 1 else 0
+    if first.pixel_representation == 1 and values >> 1 <= stated < values:
+        stated -= values  # written as the bits of the pixel, without the sign above Bits Stored
+    return stated if least <= stated < least + values else None

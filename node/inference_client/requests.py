@@ -77,7 +77,7 @@ def _input(tensor: Tensor, volume: Volume, stored: StoredValues) -> NDArray[Any]
         case "spacing":
             return np.asarray(volume.geometry.spacing, dtype)
         case "padding":
-            return np.asarray(_absent_value(stored.voxels) if stored.padding is None else stored.padding, dtype)
+            return np.asarray(_padding(stored, np.iinfo(dtype if dtype.kind in "iu" else np.int32)), dtype)
     raise InferenceRejected(
         f"the model wants an input {tensor.name!r}; a volume gives image, slope, intercept, spacing and padding"
     )
@@ -107,12 +107,19 @@ def _as_int16(volume: Volume) -> StoredValues:
     return StoredValues(shifted, moved.astype(np.float32), padding)
 
 
-def _absent_value(voxels: NDArray[Any]) -> int:
+def _padding(stored: StoredValues, limits: "np.iinfo[Any]") -> int:
+    """Give the padding, or where there is none that the tensor can hold (then no voxel has it) an absent value."""
+    if stored.padding is not None and limits.min <= stored.padding <= limits.max:
+        return stored.padding
+    return _absent_value(stored.voxels, limits)
+
+
+def _absent_value(voxels: NDArray[Any], limits: "np.iinfo[Any]") -> int:
     """Give a value that no voxel has: a graph that asks for padding then finds none."""
-    if voxels.size == 0 or voxels.min() > _INT16.min:
-        return int(_INT16.min)
-    if voxels.max() < _INT16.max:
-        return int(_INT16.max)
+    if voxels.size == 0 or voxels.min() > limits.min:
+        return int(limits.min)
+    if voxels.max() < limits.max:
+        return int(limits.max)
     present = np.unique(voxels).astype(np.int64)
     gaps = np.flatnonzero(np.diff(present) > 1)
     if not gaps.size:

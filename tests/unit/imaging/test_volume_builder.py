@@ -133,6 +133,34 @@ def test_padding_is_read_as_the_pixels_are_whatever_its_vr_says(tmp_path: Path) 
     assert built(paths).padding == -2000
 
 
+@pytest.mark.parametrize(
+    ("dtype", "stored", "stated", "padding"),
+    [
+        (np.uint8, 8, 65535, None),
+        (np.uint8, 8, 255, 255),
+        (np.uint16, 12, 63536, None),
+        (np.uint16, 12, 4095, 4095),
+        (np.uint16, 16, 63536, 63536),
+        (np.int16, 12, 0x8000, None),
+        (np.int16, 12, 63536, -2000),
+        (np.int16, 12, 0x0800, -2048),
+        (np.int8, 8, 0xFF80, -128),
+        (np.int8, 8, 63536, None),
+    ],
+)
+def test_padding_that_no_pixel_can_hold_is_none(
+    dtype: type, stored: int, stated: int, padding: int | None, tmp_path: Path
+) -> None:
+    paths = write_series(SeriesPlan(voxels=np.ones((3, 4, 6), dtype)), tmp_path)
+
+    def states_it(data_set: Dataset) -> None:
+        data_set.BitsStored, data_set.HighBit = stored, stored - 1
+        data_set.add_new(0x00280120, "US", stated)
+
+    rewrite(paths, states_it)
+    assert built(paths).padding == padding
+
+
 def test_slope_and_intercept_belong_to_their_slice(tmp_path: Path) -> None:
     paths = write_series(SeriesPlan(voxels=VOXELS, shuffle=True), tmp_path)
 

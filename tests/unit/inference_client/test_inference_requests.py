@@ -66,6 +66,20 @@ def test_stated_padding_moves_with_shifted_voxels() -> None:
     assert tensors(build_request(PADDED, volume_of(voxels, padding=65535), ID))["padding"] == 32767
 
 
+def test_padding_that_the_tensor_cannot_hold_is_sent_as_a_value_of_no_voxel() -> None:
+    voxels = np.full((1, 2, 2), 32767, np.uint16)
+    sent = tensors(build_request(PADDED, volume_of(voxels, padding=63536), ID))
+    assert sent["padding"] == -32768
+
+
+def test_an_unsigned_image_without_padding_has_an_absent_value_of_its_own_type() -> None:
+    unsigned = manifest_with({"name": "padding", "datatype": "UINT16", "shape": []}, image="UINT16")
+    voxels = np.array([[[0, 7]]], np.uint16)
+    assert tensors(build_request(unsigned, volume_of(voxels), ID))["padding"] == 65535
+    floating = manifest_with({"name": "padding", "datatype": "FP32", "shape": []}, image="UINT16")
+    assert tensors(build_request(floating, volume_of(voxels, padding=7), ID))["padding"] == 7.0
+
+
 def test_an_input_that_no_volume_has_is_refused_by_name() -> None:
     manifest = manifest_with({"name": "age", "datatype": "FP32", "shape": [1]})
     with pytest.raises(InferenceRejected, match="'age'"):
