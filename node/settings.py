@@ -121,8 +121,6 @@ class Destination(_Section):
     """Its DICOM port."""
     calling_ae_title: AeTitle | None = None
     """Unset: the listener's AE title."""
-    profile: Literal["standard"] = "standard"
-    """Which objects it gets: `standard` is a binary SEG and a located TID 1500 SR."""
     timeout_s: Seconds = 30.0
     """Silence of the PACS after which an attempt ends."""
     retry_first_s: Seconds = 5.0

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -30,7 +29,3 @@ class Prediction:
     request_id: str
     seconds: float
     """Wall time of the request."""
-
-    def voxel_map(self, name: str) -> NDArray[np.generic]:
-        """Return the output `name`."""
-        return self.outputs[name]

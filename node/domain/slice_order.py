@@ -76,12 +76,6 @@ def stack_of(headers: Sequence[ImageHeader]) -> Stack:
     return Stack(ordered, geometry)
 
 
-def normal_of(header: ImageHeader) -> _Floats:
-    """Return the unit normal of the plane of an image; raise GeometryRefusal where it states none."""
-    column, row = _perpendicular(_orientation(header))
-    return np.cross(column, row)
-
-
 def _cosines(headers: Sequence[ImageHeader]) -> tuple[_Floats, _Floats]:
     """Return the directions of growing column and row index, made exactly perpendicular; one plane for all images."""
     every = np.array([_orientation(header) for header in headers])

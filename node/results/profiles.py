@@ -1,4 +1,4 @@
-"""Profiles: which objects a destination gets and under which series numbers and descriptions."""
+"""Profiles: which objects a result has and under which series numbers and descriptions."""
 
 import zlib
 from dataclasses import dataclass
@@ -27,7 +27,6 @@ class Profile:
 
     name: str
     objects: tuple[ObjectRule, ...]
-    omit_empty_frames: bool = True
 
     def rule(self, kind: EvidenceKind) -> ObjectRule:
         """Return the rule of one kind."""

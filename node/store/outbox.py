@@ -33,7 +33,6 @@ class Outbox:
     def __init__(self, directory: Path) -> None:
         """Make the directories; what an interrupted writer left in `work` is swept by `sweep`."""
         self.directory = directory
-        self.directory = directory
         self._sets = directory / _SETS
         self._quarantine = directory / _QUARANTINE
         self._work = directory / _WORK
@@ -64,10 +63,13 @@ class Outbox:
         directory = self._sets / key
         return _read(directory) if directory.is_dir() else None
 
-    def scan(self) -> Iterator[EvidenceSet]:
-        """Yield every set, by key: what `hilum reindex` rebuilds the index from."""
+    def scan(self) -> Iterator[EvidenceSet | EvidenceRejected]:
+        """Yield every set, by key, or why it cannot be read: what `hilum reindex` rebuilds the index from."""
         for directory in sorted(self._sets.iterdir()):
-            yield _read(directory)
+            try:
+                yield _read(directory)
+            except EvidenceRejected as error:
+                yield error
 
     def adopt_or_publish(self, work_directory: Path, evidence: EvidenceSet) -> EvidenceSet:
         """Make a set durable under its key, or adopt the one that is there already.

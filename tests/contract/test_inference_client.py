@@ -1,6 +1,7 @@
 """The node's client against our service, and against foreign servers that answer in their own ways."""
 # ruff: noqa: N802, ARG002 - the foreign server's names and parameters are the protocol's
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from node.errors import InferenceRejected, InferenceUnavailable
+from node.errors import InferenceBroken, InferenceRejected, InferenceUnavailable
 from node.inference_client.client import InferenceClient
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import ModelBundle, open_bundle
@@ -40,7 +41,7 @@ def test_a_prediction_comes_back_with_the_verified_model(endpoint: str, service:
         health = client.health()
         assert (health.status, health.detail.split()[0]) == ("serving", "hilum")
         prediction = client.infer(bundle, bright_volume())
-    assert np.argwhere(prediction.voxel_map("probability")).min(axis=0).tolist() == [1, 10, 10]
+    assert np.argwhere(prediction.outputs["probability"]).min(axis=0).tolist() == [1, 10, 10]
     assert (prediction.model.digest, prediction.model.verified) == (bundle.digest, "digest")
     assert prediction.seconds > 0
 
@@ -171,6 +172,12 @@ def test_nobody_there_is_unavailable() -> None:
             client.wait_ready("bright_regions", "1", 0.3)
 
 
+def test_nobody_there_says_nothing_against_the_request(service: RunningService) -> None:
+    with client_of("unix:/nowhere/s") as client, pytest.raises(InferenceUnavailable) as failure:
+        client.infer(bundle_of(service, "bright_regions"), bright_volume())
+    assert not isinstance(failure.value, InferenceBroken)
+
+
 class ForeignServer(GRPCInferenceServiceServicer):
     """A server of somebody else: no digest, no health service; `change` makes its answer wrong."""
 
@@ -203,13 +210,13 @@ class ForeignServer(GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def foreign(server: ForeignServer) -> Iterator[InferenceClient]:
+def foreign(server: ForeignServer, **settings: float) -> Iterator[InferenceClient]:
     running = grpc.server(ThreadPoolExecutor(2))
     add_GRPCInferenceServiceServicer_to_server(server, running)
     port = running.add_insecure_port("127.0.0.1:0")
     running.start()
     try:
-        with client_of(f"127.0.0.1:{port}") as client:
+        with client_of(f"127.0.0.1:{port}", **settings) as client:
             yield client
     finally:
         running.stop(0).wait()
@@ -221,6 +228,32 @@ def test_a_foreign_server_without_digest_is_unverified(service: RunningService) 
         assert client.health().status == "serving"
         assert client.health().detail == "triton 2.60.0"
     assert prediction.model.verified == "unverified"
+
+
+class BreakingServer(ForeignServer):
+    """Answers that it is there, and says nothing to a request, or ends over it."""
+
+    def __init__(self, *, ends: bool) -> None:
+        super().__init__()
+        self._ends = ends
+        self.over = threading.Event()
+
+    def ModelInfer(self, request, context):
+        if self._ends:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        self.over.wait(20)
+        return super().ModelInfer(request, context)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_service_that_breaks_over_a_request_is_told_from_one_that_is_away(
+    service: RunningService, *, ends: bool
+) -> None:
+    server = BreakingServer(ends=ends)
+    with foreign(server, deadline_s=0.5) as client:
+        with pytest.raises(InferenceBroken):
+            client.infer(bundle_of(service, "bright_regions"), bright_volume())
+        server.over.set()
 
 
 def test_only_voxels_spacing_rescale_and_a_random_id_cross_the_wire(service: RunningService) -> None:

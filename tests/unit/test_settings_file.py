@@ -25,6 +25,10 @@ def written(folder: Path, text: str) -> Path:
         ('[listener]\nae_title = "A TITLE THAT IS TOO LONG"\n', ["listener.ae_title", "16"]),
         ('[[destinations]]\nname = "pacs"\n', ["destinations.0.ae_title", "required"]),
         (
+            '[[destinations]]\nname="p"\nae_title="A"\nhost="h"\nport=1\nprofile="standard"\n',
+            ["destinations.0.profile", "unknown key"],
+        ),
+        (
             '[[destinations]]\nname="p"\nae_title="A"\nhost="h"\nport=1\n' * 2,
             ["destinations", "names must differ", "'p', 'p'"],
         ),
