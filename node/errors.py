@@ -13,6 +13,7 @@
     ├── DecodingError            pixel data cannot be decoded                 final
     ├── InferenceError
     │   ├── InferenceUnavailable service away, busy or too slow               retry
+    │   │   └── InferenceBroken  it ended or fell silent at work on a request  retry, counted
     │   └── InferenceRejected    request, model or answer is wrong            final
     ├── EvidenceRejected         the linter refuses our own result            final
     └── DeliveryError
@@ -93,6 +94,10 @@ class InferenceUnavailable(InferenceError):
     """The service is away, busy or too slow (UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED)."""
 
     retry = True
+
+
+class InferenceBroken(InferenceUnavailable):
+    """The service was there, took the request, and ended or gave no answer: the request itself may be why."""
 
 
 class InferenceRejected(InferenceError):

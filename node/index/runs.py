@@ -2,7 +2,8 @@
 
     QUEUED <-> RUNNING -> EVIDENCE | REFUSED | QUARANTINED | FAILED
 
-`started` counts how often make_evidence began without ending in order: what is left of it after a crash.
+`started` counts how often make_evidence began without ending in order: what is left of it after a crash of the node,
+or of the inference service while it worked on the run's request.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, delete, exists, func, insert, select, update
 
-from node.domain.study import Verdict
+from node.domain.study import REINDEXED, Verdict
 from node.index.engine import writing
 from node.index.history import add_event
 from node.index.rows import as_row_time, as_time, insert_missing
@@ -62,9 +63,10 @@ def unplanned_generations(engine: Engine) -> tuple[DecidedGeneration, ...]:
     """Return the decided generations that have no run yet, oldest first.
 
     A generation is planned once, with the models of that moment: a model installed later does not run over the past.
+    One that is known from its evidence alone runs only when a person asks.
     """
     planned = exists().where(run.c.study_uid == generation.c.study_uid, run.c.generation == generation.c.generation)
-    query = select(generation).where(~planned).order_by(generation.c.decided_at)
+    query = select(generation).where(~planned, generation.c.reason != REINDEXED).order_by(generation.c.decided_at)
     with engine.connect() as connection:
         return tuple(_decided(row) for row in connection.execute(query))
 
@@ -167,6 +169,14 @@ def put_back(engine: Engine, run_id: str, reason: str) -> None:
             .where(run.c.run_id == run_id, run.c.state == "RUNNING")
             .values(state="QUEUED", reason=reason, started=run.c.started - 1)
         )
+
+
+def put_back_counted(engine: Engine, run_id: str, reason: str) -> int:
+    """As `put_back`, for an end that the run may be to blame for; return how often it has begun without an end."""
+    with writing(engine) as connection:
+        this = (run.c.run_id == run_id) & (run.c.state == "RUNNING")
+        connection.execute(update(run).where(this).values(state="QUEUED", reason=reason))
+        return int(connection.execute(select(run.c.started).where(run.c.run_id == run_id)).scalar_one())
 
 
 def end_run(engine: Engine, run_id: str, state: RunEnd, reason: str, *, now: datetime) -> None:

@@ -106,7 +106,7 @@ run = Table(
     Column("attempt", Integer, nullable=False, comment="0, or the number that `hilum retry` gave"),
     Column("state", String(16), nullable=False, comment="QUEUED RUNNING REFUSED EVIDENCE QUARANTINED FAILED"),
     Column("reason", Text, nullable=False),
-    Column("started", Integer, nullable=False, comment="times make_evidence began; three crashes quarantine"),
+    Column("started", Integer, nullable=False, comment="times make_evidence began without an end; three quarantine"),
     Column("evidence_key", DIGEST, nullable=True),
     Column("decided_at", DateTime, nullable=False, comment="the recorded decision time that results carry"),
     Column("finished_at", DateTime, nullable=True),

@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,15 +74,17 @@ class InferenceClient:
         With `region`, the voxels lie there already and only the reference is sent.
 
         Raises:
-            InferenceUnavailable: the service is away, busy or too slow; another attempt may succeed.
+            InferenceUnavailable: the service is away or busy; another attempt may succeed.
+            InferenceBroken: it was there, and ended or gave no answer in time over this request.
             InferenceRejected: request, model or answer are wrong; it stays wrong.
         """
         request_id = str(uuid.uuid4())
         request = build_request(bundle.manifest, volume, request_id, region)
         self._refuse_too_large(request)
+        self._look_whether_it_is_there()
         started = time.monotonic()
         response: messages.ModelInferResponse = self._call(
-            self._stub.ModelInfer, request, timeout_s=self._settings.deadline_s
+            self._stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
         )
         seconds = time.monotonic() - started
         verified = verified_by(response, bundle)
@@ -142,11 +145,16 @@ class InferenceClient:
             return bool(self._call(self._stub.ServerReady, request, timeout_s=HEALTH_TIMEOUT_S).ready)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def _call(self, method: Callable[..., Any], request: object, *, timeout_s: float) -> Any:
+    def _look_whether_it_is_there(self) -> None:
+        # A server that refuses the question is there too.
+        with suppress(InferenceRejected):
+            self._call(self._stub.ServerLive, messages.ServerLiveRequest(), timeout_s=HEALTH_TIMEOUT_S)
+
+    def _call(self, method: Callable[..., Any], request: object, *, timeout_s: float, at_work: bool = False) -> Any:
         try:
             return self._answer(method, request, timeout_s=timeout_s)
         except grpc.RpcError as error:
-            raise error_of(error, self._settings.endpoint) from error
+            raise error_of(error, self._settings.endpoint, at_work=at_work) from error
 
     def _answer(self, method: Callable[..., Any], request: object, *, timeout_s: float) -> Any:
         try:

@@ -18,7 +18,14 @@ from sqlalchemy import Engine
 
 from node.delivery.retry_schedule import wait_s
 from node.domain.evidence import EvidenceSet
-from node.errors import DecodingError, EvidenceRejected, HilumError, InferenceUnavailable, Refusal
+from node.errors import (
+    DecodingError,
+    EvidenceRejected,
+    HilumError,
+    InferenceBroken,
+    InferenceUnavailable,
+    Refusal,
+)
 from node.index.deliveries import Attempt, pending_set, record_attempt, record_evidence, undelivered_of_run
 from node.index.history import record_event
 from node.index.runs import (
@@ -27,6 +34,7 @@ from node.index.runs import (
     begin_evidence,
     end_run,
     put_back,
+    put_back_counted,
     record_verdicts,
     unfinished_run,
 )
@@ -97,10 +105,7 @@ class StepEdges:
         if run is None:
             return self._made(run_id)
         if not begin_evidence(self._engine, run_id, most=MOST_CRASHES):
-            text = (
-                f"the node stopped {MOST_CRASHES} times while it worked on this study; set aside so that others go on"
-            )
-            self._end(run, "QUARANTINED", text)
+            self._end(run, "QUARANTINED", _set_aside("the node, or the inference service, stopped"))
             return {"wait_s": None, "deliveries": []}
         with self._working_on(run_id):
             try:
@@ -166,9 +171,16 @@ class StepEdges:
         if isinstance(error, InferenceUnavailable):
             self._reach.lost(None)
         seconds = self._seconds(turn)
-        put_back(self._engine, run.run_id, f"waiting to try again: {error}")
+        text = f"waiting to try again: {error}"
+        if not isinstance(error, InferenceBroken):
+            put_back(self._engine, run.run_id, text)
+        elif put_back_counted(self._engine, run.run_id, text) >= MOST_CRASHES:
+            self._end(
+                run, "QUARANTINED", f"{_set_aside('the inference service ended or gave no answer')}. Last: {error}"
+            )
+            return {"wait_s": None, "deliveries": []}
         if turn == 0:
-            record_event(self._engine, run.study_uid, "run_postponed", f"waiting to try again: {error}", now=_now())
+            record_event(self._engine, run.study_uid, "run_postponed", text, now=_now())
         log.warning("run_postponed", study_uid=run.study_uid, run_id=run.run_id, reason=str(error), seconds=seconds)
         return {"wait_s": seconds, "deliveries": []}
 
@@ -190,6 +202,10 @@ class StepEdges:
             attempt = Attempt(item.sop.sop_instance_uid, destination, "PENDING", None, text, due)
             record_attempt(self._engine, pending.study_uid, attempt, now=_now())
         return seconds
+
+
+def _set_aside(what: str) -> str:
+    return f"{what} {MOST_CRASHES} times while it worked on this study; set aside so that others go on"
 
 
 def _now() -> datetime:

@@ -1,7 +1,7 @@
 import grpc
 import pytest
 
-from node.errors import InferenceRejected, InferenceUnavailable
+from node.errors import InferenceBroken, InferenceRejected, InferenceUnavailable
 from node.inference_client.statuses import error_of
 
 
@@ -39,3 +39,15 @@ def test_a_message_over_a_limit_is_final_and_names_the_setting(side: str) -> Non
     error = error_of(Call(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{side} message larger than max (9 vs. 4)"), "host:1")
     assert type(error) is InferenceRejected
     assert "inference.max_message_mb" in str(error)
+
+
+@pytest.mark.parametrize("name", ["UNAVAILABLE", "DEADLINE_EXCEEDED"])
+def test_a_service_that_ends_or_falls_silent_at_work_is_broken_on_the_request(name: str) -> None:
+    error = error_of(Call(grpc.StatusCode[name]), "host:1", at_work=True)
+    assert type(error) is InferenceBroken
+    assert error.retry
+
+
+@pytest.mark.parametrize("name", ["RESOURCE_EXHAUSTED", "CANCELLED"])
+def test_a_busy_service_and_a_closed_line_say_nothing_against_the_request(name: str) -> None:
+    assert type(error_of(Call(grpc.StatusCode[name]), "host:1", at_work=True)) is InferenceUnavailable
