@@ -20,7 +20,7 @@ from inference.graph.frozen import (
     read_meta_graph,
     refuse_foreign_ops,
 )
-from inference.predictor import DEVICE_CLASS, Predictor
+from inference.predictor import DEVICE_CLASS, Predictor, refuse_older_runtime
 from inference.requests import memory_need
 from protos.model_manifest import MANIFEST_FILE, ManifestError, ModelBundle, open_bundle, read_manifest
 
@@ -56,6 +56,12 @@ def check_bundle(directory: Path) -> Iterator[CheckLine]:
         yield CheckLine("digest", f"every file is as listed; digest {bundle.digest}")
     except ManifestError as error:
         yield CheckLine("digest", str(error), "copy or export the bundle again")
+        return
+    try:
+        refuse_older_runtime(bundle.manifest)
+        yield CheckLine("runtime", f"needs TensorFlow {bundle.manifest.identity.runtime_minimum or 'of any version'}")
+    except BundleRefused as error:
+        yield CheckLine("runtime", str(error), "update TensorFlow")
         return
     yield from _check_graph(bundle)
 

@@ -7,9 +7,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from inference.card import card_lines, figures_in_short
 from inference.errors import ListenError, SettingsRefused
 from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
-from protos.model_manifest import MANIFEST_FILE, ManifestError, bundle_directories, open_bundle
+from protos.model_manifest import (
+    MANIFEST_FILE,
+    ManifestError,
+    ModelManifest,
+    bundle_directories,
+    open_bundle,
+    read_manifest,
+)
 
 ModelsDirectory = Annotated[Path, typer.Option("--models", help="Folder of bundles <name>/<version>/.")]
 
@@ -52,9 +60,10 @@ def inference(
 
 
 def list_models(models: ModelsDirectory = BUNDLED_MODELS) -> None:
-    """List the bundles of a folder with their digest, and say which are broken and why."""
+    """List the bundles of a folder: what each takes, its research use and figures; which are broken and why."""
     table = Table("model", "version", "title", "takes", "digest", title=f"Bundles in {models}")
-    broken = []
+    broken: list[str] = []
+    sound: list[ModelManifest] = []
     for directory in bundle_directories(models):
         try:
             bundle = open_bundle(directory)
@@ -63,14 +72,19 @@ def list_models(models: ModelsDirectory = BUNDLED_MODELS) -> None:
             table.add_row(directory.parent.name, directory.name, "[red]broken[/red]", "", "")
             continue
         manifest = bundle.manifest
+        sound.append(manifest)
         takes = "/".join(manifest.accepts.modalities)
         table.add_row(
             manifest.identity.name, manifest.identity.version, manifest.identity.title, takes, bundle.digest[:16]
         )
     console = Console()
     console.print(table)
+    for manifest in sound:
+        identity = manifest.identity
+        _say(console, f"{identity.name} {identity.version}: {manifest.use.research_use}")
+        _say(console, f"  figures: {figures_in_short(manifest)}")
     for reason in broken:
-        console.print(reason, markup=False, highlight=False)
+        _say(console, reason)
     raise typer.Exit(1 if broken or not table.row_count else 0)
 
 
@@ -100,6 +114,7 @@ def _print_check(directory: Path) -> bool:
         from inference.bundle_check import check_bundle
     console = Console()
     console.print(f"[bold]{directory.parent.name}/{directory.name}[/bold]  {directory}")
+    _print_card(console, directory)
     passed = True
     for line in check_bundle(directory):
         passed &= line.passed
@@ -108,3 +123,16 @@ def _print_check(directory: Path) -> bool:
         if not line.passed:
             console.print(f"       Remedy: {line.remedy}", markup=False, highlight=False, soft_wrap=True)
     return passed
+
+
+def _print_card(console: Console, directory: Path) -> None:
+    try:
+        manifest = read_manifest(directory / MANIFEST_FILE)
+    except ManifestError:
+        return  # the check says what is wrong with it
+    for line in card_lines(manifest):
+        _say(console, f"  {line}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

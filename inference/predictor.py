@@ -1,5 +1,6 @@
 """One model version ready to answer: a frozen graph imported as one warmed ConcreteFunction."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,9 +70,11 @@ def load_predictor(bundle: ModelBundle) -> Predictor:
     """Check, import and warm a bundle's graph; where it has a golden pair, its answer must be within tolerance.
 
     Raises:
-        BundleRefused: graph, signature or golden pair are not what they must be.
+        BundleRefused: the installed TensorFlow is too old for it, or graph, signature or golden pair are not what
+            they must be.
     """
     manifest = bundle.manifest
+    refuse_older_runtime(manifest)
     graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, manifest)
     try:
         predictor = Predictor(manifest, import_graph(graph))
@@ -79,6 +82,20 @@ def load_predictor(bundle: ModelBundle) -> Predictor:
         raise BundleRefused(f"{bundle.directory}: the graph cannot be imported: {_first_line(error)}") from error
     _warm(predictor, bundle)
     return predictor
+
+
+def refuse_older_runtime(manifest: ModelManifest) -> None:
+    """Raise BundleRefused where the installed TensorFlow is older than the manifest's `runtime_minimum`."""
+    identity = manifest.identity
+    if identity.runtime_minimum and _numbers(tf.__version__) < _numbers(identity.runtime_minimum):
+        raise BundleRefused(
+            f"model {identity.name} version {identity.version} needs TensorFlow {identity.runtime_minimum} or newer, "
+            f"installed is {tf.__version__}. Remedy: update TensorFlow, or install an older version of the model."
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in (*re.findall(r"\d+", version), 0, 0)[:3])
 
 
 def _warm(predictor: Predictor, bundle: ModelBundle) -> None:

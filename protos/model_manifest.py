@@ -67,7 +67,8 @@ class Identity(_Frozen):
     title: Annotated[str, Field(min_length=1, max_length=64)]
     manufacturer: Annotated[str, Field(min_length=1, max_length=64)]
     training_commit: str = ""
-    runtime_minimum: str = ""
+    runtime_minimum: Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+){0,2})?$")] = ""
+    """Oldest TensorFlow that runs the graph, e.g. "2.21"; empty takes any."""
 
 
 class Use(_Frozen):
