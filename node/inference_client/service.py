@@ -115,15 +115,26 @@ class ServiceProcess:
 
     def _watch(self) -> None:
         backoff = BACKOFF_FIRST_S
-        while not self._stopping.is_set() and self._process is not None:
+        while not self._stopping.is_set() and (process := self._process) is not None:
             started = time.monotonic()
-            status = self._process.wait()
+            status = process.wait()
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - started
             backoff = BACKOFF_FIRST_S if lived > STEADY_S else backoff
             _log.warning("inference_service_ended", reason=f"status {status}", seconds=round(lived, 1))
-            self._stopping.wait(backoff)
+            backoff = self._start_again(backoff)
+
+    def _start_again(self, backoff: float) -> float:
+        """Start the service after the back-off, as often as the machine refuses it; return the next back-off."""
+        while not self._stopping.wait(backoff):
             backoff = min(2 * backoff, BACKOFF_MOST_S)
-            self._spawn()
-            self.restarts += 1
+            try:
+                self._spawn()
+            except OSError as error:
+                # No descriptor, no memory, no room for the ready file: that passes.
+                _log.warning("inference_service_not_started", reason=error.strerror, seconds=backoff)
+            else:
+                self.restarts += 1
+                break
+        return backoff

@@ -75,7 +75,7 @@ class Courier:
         objects = [(item, self._outbox / path) for item, path in pending.objects]
 
         def record(result: SendResult) -> None:
-            kept = _given_up(result, pending, destination)
+            kept = _or_given_up(result, pending, destination)
             results.append(kept)
             self._record(pending.study_uid, destination.name, kept, wait)
 
@@ -121,10 +121,14 @@ class Courier:
         )
 
 
-def _given_up(result: SendResult, pending: PendingSet, destination: Destination) -> SendResult:
+def given_up(pending: PendingSet, destination: Destination, last: str) -> str | None:
+    """Say that a set waited longer than its destination may let it, and what was said last; None where it did not."""
     waited = datetime.now(UTC) - pending.waiting_since
-    if result.outcome != "DELAYED" or waited < timedelta(seconds=destination.give_up_after_s):
-        return result
-    hours = waited / timedelta(hours=1)
-    text = f"given up after {hours:.1f} h; hilum retry tries again. Last: {result.comment}"
-    return SendResult(result.sop_instance_uid, "REFUSED", result.status, text)
+    if waited < timedelta(seconds=destination.give_up_after_s):
+        return None
+    return f"given up after {waited / timedelta(hours=1):.1f} h; hilum retry tries again. Last: {last}"
+
+
+def _or_given_up(result: SendResult, pending: PendingSet, destination: Destination) -> SendResult:
+    text = given_up(pending, destination, result.comment) if result.outcome == "DELAYED" else None
+    return result if text is None else SendResult(result.sop_instance_uid, "REFUSED", result.status, text)

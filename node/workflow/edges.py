@@ -38,6 +38,7 @@ from node.index.runs import (
     record_verdicts,
     unfinished_run,
 )
+from node.workflow.courier import given_up
 from node.workflow.identity import delivery_id_of
 from node.workflow.reach import Reach
 from node.workflow.steps import Steps, WorkflowTerms
@@ -196,12 +197,16 @@ class StepEdges:
         pending = pending_set(self._engine, evidence_key, destination)
         if pending is None:
             return None
+        peer = next((item for item in self._terms.destinations if item.name == destination), None)
+        end = None if peer is None else given_up(pending, peer, text)
         seconds = min(900.0, 60.0 * (turn + 1))
         due = _now() + timedelta(seconds=seconds)
         for item, _path in pending.objects:
-            attempt = Attempt(item.sop.sop_instance_uid, destination, "PENDING", None, text, due)
+            uid = item.sop.sop_instance_uid
+            postponed = Attempt(uid, destination, "PENDING", None, text, due)
+            attempt = postponed if end is None else Attempt(uid, destination, "REFUSED", None, end)
             record_attempt(self._engine, pending.study_uid, attempt, now=_now())
-        return seconds
+        return seconds if end is None else None
 
 
 def _set_aside(what: str) -> str:

@@ -16,6 +16,7 @@ from node.workflow.planning import plan_decided, replace_outdated, take_retry_re
 from node.workflow.steps import WorkflowTerms
 
 TICK_S = 0.25
+_SLOWEST_TICK_S = 8.0
 _FORGET_EVERY_S = 3600.0
 _KEEP = timedelta(days=1)
 
@@ -74,13 +75,21 @@ class Scheduler:
         self._woken.set()
 
     def _run(self) -> None:
+        pause, told = TICK_S, ""
         while not self._stopping:
             try:
                 self._tick()
-            except Exception:
-                # The loop outlives whatever one tick meets (a full disk, a busy index); the next one tries again.
-                log.exception("schedule_failed")
-            self._woken.wait(TICK_S)
+            except Exception as error:
+                # The loop outlives whatever one tick meets (a full disk, a busy index); a later one tries again.
+                cause = _cause_of(error)
+                if cause != told:
+                    log.exception("schedule_failed")
+                pause, told = min(2 * pause, _SLOWEST_TICK_S), cause
+            else:
+                if told:
+                    log.info("schedule_resumed")
+                pause, told = TICK_S, ""
+            self._woken.wait(pause)
             self._woken.clear()
 
     def _tick(self) -> None:
@@ -133,6 +142,11 @@ class Scheduler:
             self._queues.hasten(RUNS, lambda _run_id: True)
         else:
             self._queues.hasten(DELIVERIES, is_delivery_to(name))
+
+
+def _cause_of(error: Exception) -> str:
+    # SQLAlchemy's own text holds the statement and its values, which differ each time.
+    return f"{type(error).__name__}: {getattr(error, 'orig', error)}"
 
 
 def _now() -> datetime:

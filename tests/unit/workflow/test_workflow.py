@@ -10,6 +10,7 @@ from node.index.history import DeliveryPart
 from node.index.runs import request_retry
 from node.inference_client.client import InferenceClient
 from node.settings import Destination, InferenceSettings
+from node.workflow.courier import Courier
 from node.workflow.edges import _now
 from node.workflow.steps import RunRequest
 from tests.scripted_pacs import Pacs, free_port, scripted_pacs
@@ -190,6 +191,20 @@ def test_unreachable_destination_is_given_up_with_a_remedy(tmp_path: Path) -> No
         comment = deliveries(node, "pacs")[0].last_comment
     assert comment.startswith("given up after")
     assert "hilum retry" in comment
+
+
+def test_delivery_that_fails_unforeseen_is_given_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise KeyError("Doe^John")
+
+    monkeypatch.setattr(Courier, "deliver_once", fail)
+    with running_node(tmp_path, (fast(Pacs(port=free_port()), give_up_after_s=0.001),)) as node:
+        add_study(node.engine, STUDY)
+        wait_until(lambda: node.history(STUDY).state == "ATTENTION", what="giving up")
+        parts = deliveries(node, "pacs")
+    assert {part.state for part in parts} == {"REFUSED"}
+    assert parts[0].last_comment.startswith("given up after")
+    assert "unexpected KeyError in deliver" in parts[0].last_comment
 
 
 def test_stop_in_the_middle_is_no_crash_and_resumes(tmp_path: Path) -> None:
