@@ -7,8 +7,9 @@ from pathlib import Path
 import highdicom
 import numpy as np
 import pytest
+from pydicom import dcmread
 
-from node.domain.evidence import EvidenceSet
+from node.domain.evidence import EvidenceSet, PreviousReport
 from node.domain.instances import ImageHeader
 from node.errors import NotUnderstood
 from node.imaging.headers import read_headers
@@ -108,9 +109,17 @@ def test_nothing_found(tmp_path: Path) -> None:
 def test_a_correction_beside_what_it_corrects(tmp_path: Path) -> None:
     request = two_nodules(tmp_path / "series", PLANS["axial CT"])
     outbox = Outbox(tmp_path / "outbox")
-    later = replace(request, signature=replace(request.signature, generation="00" * 32))
-    sets = [write_evidence(request, outbox), write_evidence(later, outbox)]
-    results = [evidence.directory / item.file_name for evidence in sets for item in evidence.objects]
+    first = write_evidence(request, outbox)
+    report = next(item for item in first.objects if item.kind == "SR")
+    previous = PreviousReport(report.sop, first.study_uid, report.series_uid, 1)
+    later = replace(request, signature=replace(request.signature, generation="00" * 32), previous=previous)
+    second = write_evidence(later, outbox)
+    corrected = next(second.directory / item.file_name for item in second.objects if item.kind == "SR")
+    (study,) = dcmread(corrected).PredecessorDocumentsSequence
+    named = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    assert named == report.sop.sop_instance_uid
+    results = [evidence.directory / item.file_name for evidence in (first, second) for item in evidence.objects]
+    assert [line for path in results for line in validators.iod_errors(path)] == []
     assert validators.entity_errors([*results, *(header.path for header in request.headers)]) == []
 
 
