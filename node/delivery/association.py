@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
+from node.dimse.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import DeliveryDelayed, DeliveryRefused
 from node.settings import Destination
 
@@ -81,6 +82,8 @@ class _Requestor(ApplicationEntity):
 
     def __init__(self, ae_title: str) -> None:
         super().__init__(ae_title=ae_title)
+        self.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self.connections: list[socket.socket] = []
         self.connected = False
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from node.dimse.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.results import provenance
 from node.results.patient_study import PATIENT_AND_STUDY, TYPE_2
 from node.results.request import EvidenceRequest
@@ -58,8 +59,8 @@ def sign(dataset: Dataset, request: EvidenceRequest, source: SourceSeries) -> No
     provenance.set_equipment(dataset, request)
     meta = dataset.file_meta
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(provenance.IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = provenance.implementation_version_name()
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
 
 
 def _copy_patient_and_study(dataset: Dataset, source: SourceSeries) -> None:

@@ -1,31 +1,15 @@
 """Who made a result: equipment, device UID, contributing equipment (IHE AIR), algorithm identification (TID 4019)."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.sr import AlgorithmIdentification, DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
 
+from node.dimse.implementation import node_version
 from node.results import concepts, uids
 from node.results.coding import coded
 from node.results.request import EvidenceRequest
-
-IMPLEMENTATION_CLASS_UID = uids.derived_uid("implementation class", "hilum")
-
-
-def node_version() -> str:
-    """Return the version of the installed distribution."""
-    try:
-        return version("hilum")
-    except PackageNotFoundError:
-        return "0"
-
-
-def implementation_version_name() -> str:
-    """Return Implementation Version Name (0002,0013), at most 16 characters."""
-    return f"HILUM_{node_version()}"[:16]
 
 
 def set_equipment(dataset: Dataset, request: EvidenceRequest) -> None:

@@ -11,6 +11,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from node.dimse.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.domain.evidence import PreviousReport
 from node.domain.instances import SopReference
 from node.results import concepts, sr_tree, uids
@@ -164,7 +165,8 @@ def test_the_result_says_who_made_it(pair: dict[str, Dataset], request_: Evidenc
         assert dataset.Manufacturer == "Hilum tests"
         assert dataset.DeviceSerialNumber == "SN-1"
         assert dataset.InstitutionName == "Test Hospital"
-        assert dataset.file_meta.ImplementationVersionName.startswith("HILUM")
+        assert dataset.file_meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+        assert dataset.file_meta.ImplementationVersionName == IMPLEMENTATION_VERSION_NAME
     observer = {sr_tree.concept(item).meaning: sr_tree.text_of(item) for item in sr_tree.children(pair["SR"])}
     assert observer["Device Observer UID"] == pair["SR"].DeviceUID
     assert observer["Procedure reported"] == "CT unspecified body region"
