@@ -3,8 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from node.domain.instances import ReceivedInstance
+
+REINDEXED: Final = "reindexed: its results lie in the outbox, nothing runs or is delivered again"
+"""Reason of a generation whose decision was lost with the index and is known from its evidence alone."""
 
 
 @dataclass(frozen=True, slots=True)

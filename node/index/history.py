@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, func, insert, select
+from sqlalchemy import Connection, Engine, Row, Select, Table, exists, func, insert, select
 
+from node.domain.study import REINDEXED
 from node.index.engine import writing
 from node.index.rows import as_optional_time, as_row_time, as_time
 from node.index.tables import (
@@ -152,7 +153,7 @@ def study_lines(engine: Engine) -> tuple[StudyLine, ...]:
         deliveries = _states(connection, joined)
         made = select(evidence_set.c.study_uid, func.count()).join(evidence_object).group_by(evidence_set.c.study_uid)
         objects = {row[0]: int(row[1]) for row in connection.execute(made)}
-        rows = connection.execute(select(study).order_by(study.c.last_received_at.desc())).all()
+        rows = connection.execute(_studies().order_by(study.c.last_received_at.desc())).all()
     return tuple(
         StudyLine(
             study_uid=row.study_uid,
@@ -170,7 +171,7 @@ def study_lines(engine: Engine) -> tuple[StudyLine, ...]:
 def history_of(engine: Engine, study_uid: str) -> StudyHistory | None:
     """Return the story of one study; None where the index has never heard of it."""
     with engine.connect() as connection:
-        row = connection.execute(select(study).where(study.c.study_uid == study_uid)).first()
+        row = connection.execute(_studies().where(study.c.study_uid == study_uid)).first()
         quarantined = _of_study(connection, quarantined_instance, study_uid, quarantined_instance.c.received_at)
         if row is None and not quarantined:
             return None
@@ -213,10 +214,17 @@ def _states_of_runs(connection: Connection, query: Select[Any]) -> dict[str, lis
     return {study_uid: list(states.values()) for study_uid, states in last.items()}
 
 
+def _studies() -> Select[Any]:
+    this = (generation.c.study_uid == study.c.study_uid) & (generation.c.generation == study.c.decided_generation)
+    return select(study, exists().where(this, generation.c.reason == REINDEXED).label("is_reindexed"))
+
+
 def _state(row: Row[Any], runs: Iterable[str], deliveries: Sequence[str]) -> StudyState:
     states = set(runs)
     if row.decided_generation is None:
         return "ARRIVING"
+    if row.is_reindexed and not states:
+        return "DONE"
     if not states or states & {"QUEUED", "RUNNING"}:
         return "WORKING"
     if "PENDING" in deliveries:

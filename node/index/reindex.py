@@ -29,7 +29,9 @@ class ReindexCounts:
     quarantined: int
     """Refused instances with a reason."""
     damaged: tuple[Path, ...]
-    """Files whose bytes do not match their own record; left where they are."""
+    """Files that cannot be read or whose bytes do not match their own record; left where they are."""
+    skipped: tuple[Path, ...] = ()
+    """Reasons of refusals that cannot be read; left where they are."""
 
 
 def reindex(store: InstanceStore, engine: Engine) -> ReindexCounts:
@@ -47,8 +49,14 @@ def reindex(store: InstanceStore, engine: Engine) -> ReindexCounts:
         else:
             log.warning("stored_file_damaged", reason="its bytes do not match its record", path=str(found))
             damaged.append(found)
-    refusals = store.quarantine.records()
-    for path, record in refusals:
+    refusals = 0
+    skipped: list[Path] = []
+    for item in store.quarantine.records():
+        if isinstance(item, Path):
+            skipped.append(item)
+            continue
+        path, record = item
+        refusals += 1
         refused = QuarantinedInstance(
             path=path,
             sop_instance_uid=record.sop_instance_uid,
@@ -58,4 +66,4 @@ def reindex(store: InstanceStore, engine: Engine) -> ReindexCounts:
             received_at=datetime.fromisoformat(record.received_at),
         )
         record_quarantined(engine, refused)
-    return ReindexCounts(instances, added, len(refusals), tuple(damaged))
+    return ReindexCounts(instances, added, refusals, tuple(damaged), tuple(skipped))

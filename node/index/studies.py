@@ -72,6 +72,12 @@ def decide(
     return ready
 
 
+def present_generation(engine: Engine, study_uid: str) -> str:
+    """Return the generation that the study would be decided as now."""
+    with engine.connect() as connection:
+        return generation_of(_members(connection, study_uid, store_directory_of(engine)))
+
+
 def ready_generations(engine: Engine) -> tuple[ReadyStudy, ...]:
     """Return every decided generation, oldest decision first: what the sweep enqueues again, idempotently."""
     columns = generation.c

@@ -117,15 +117,22 @@ class InstanceStore:
             The instance; or the bare path of a file that is damaged or not of the store's making.
         """
         for path in sorted(self._instances.glob("??/*.dcm")):
-            with path.open("rb") as file:
-                record = read_record(file.read)
-                sound = record is not None and self.path_of(record.sop_instance_uid) == path
-                if record and sound and verify:
-                    digest = hashlib.sha256()
-                    while block := file.read(_BLOCK):
-                        digest.update(block)
-                    sound = digest.hexdigest() == record.data_set_digest
-            yield _stored(record, path, path.stat().st_size) if record and sound else path
+            try:
+                record = self._sound_record(path, verify=verify)
+                yield _stored(record, path, path.stat().st_size) if record else path
+            except (OSError, ValueError):
+                # Unreadable, or a record with nonsense in it: damaged all the same.
+                yield path
+
+    def _sound_record(self, path: Path, *, verify: bool) -> ReceptionRecord | None:
+        with path.open("rb") as file:
+            record = read_record(file.read)
+            if record is None or self.path_of(record.sop_instance_uid) != path:
+                return None
+            digest = hashlib.sha256()
+            while verify and (block := file.read(_BLOCK)):
+                digest.update(block)
+        return record if not verify or digest.hexdigest() == record.data_set_digest else None
 
     def free_bytes(self) -> int:
         """Return how many bytes an unprivileged writer still has on the store's file system."""

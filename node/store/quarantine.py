@@ -1,12 +1,16 @@
 """Refused bytes, kept with the reason for as long as there is room: the oldest go first."""
 
 import json
+import os
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
-from node.store.part_file import PartFile, writing_errors
+from node.store.part_file import PART_SUFFIX, PartFile, writing_errors
 
 MOST_RECORDS = 10_000
 MOST_KEPT_BYTES = 2 << 30
@@ -39,8 +43,10 @@ class Quarantine:
     """A bounded folder of refused instances: at most MOST_RECORDS reasons and `most_bytes` bytes."""
 
     def __init__(self, directory: Path, *, most_bytes: int = MOST_KEPT_BYTES, most_records: int = MOST_RECORDS) -> None:
-        """Take over what the folder holds."""
+        """Take over what the folder holds; remove what a crash left half written."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for litter in directory.glob(f"*{PART_SUFFIX}"):
+            litter.unlink()
         self.directory = directory
         self._most_bytes = most_bytes
         self._most_records = most_records
@@ -59,7 +65,7 @@ class Quarantine:
             reason = self.directory / (name + _REASON)
             try:
                 with writing_errors():
-                    reason.write_text(json.dumps(asdict(record)), encoding="utf-8")
+                    _write(reason, json.dumps(asdict(record)))
                 if part and size:
                     part.move(reason.with_suffix(_DATA))
             finally:
@@ -68,16 +74,14 @@ class Quarantine:
             self._held.append((name, size))
             return Quarantined(reason.with_suffix(_DATA) if size else reason, self._make_room())
 
-    def records(self) -> list[tuple[Path, RefusalRecord]]:
-        """Return all records with the path as `keep` gave it, oldest first."""
+    def records(self) -> Iterator[tuple[Path, RefusalRecord] | Path]:
+        """Yield all records with the path as `keep` gave it, oldest first; or the bare path of an unreadable record."""
         with self._lock:
             names = list(self._held)
-        found = []
         for name, size in names:
             reason = self.directory / (name + _REASON)
-            record = RefusalRecord(**json.loads(reason.read_text(encoding="utf-8")))
-            found.append((reason.with_suffix(_DATA) if size else reason, record))
-        return found
+            record = _read(reason)
+            yield (reason.with_suffix(_DATA) if size else reason, record) if record else reason
 
     def _next_name(self) -> str:
         return f"{int(self._held[-1][0]) + 1 if self._held else 1:012d}"
@@ -93,6 +97,30 @@ class Quarantine:
             path.with_suffix(_DATA).unlink(missing_ok=True)
             dropped.append(path.with_suffix(_DATA) if size else path)
         return tuple(dropped)
+
+
+def _write(reason: Path, text: str) -> None:
+    part = reason.with_suffix(PART_SUFFIX)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(reason)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def _read(reason: Path) -> RefusalRecord | None:
+    try:
+        record = RefusalRecord(**json.loads(reason.read_text(encoding="utf-8")))
+        datetime.fromisoformat(record.received_at)
+    except (OSError, ValueError, TypeError):
+        return None
+    texts = (record.sop_instance_uid, record.study_uid or "", record.calling_ae_title, record.reason)
+    return record if all(isinstance(text, str) for text in texts) else None
 
 
 def _size(reason: Path) -> int:

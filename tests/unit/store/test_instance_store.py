@@ -115,7 +115,38 @@ def test_quarantine_keeps_bytes_and_reason(store: InstanceStore) -> None:
     kept = store.quarantine.keep(REFUSAL, part)
     assert kept.path.read_bytes().endswith(DATA_SET)
     without = store.quarantine.keep(REFUSAL, None)
-    assert Quarantine(store.directory / "quarantine").records() == [(kept.path, REFUSAL), (without.path, REFUSAL)]
+    assert list(Quarantine(store.directory / "quarantine").records()) == [(kept.path, REFUSAL), (without.path, REFUSAL)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"sop_instance_uid": 1}'])
+def test_torn_record_of_the_quarantine_is_named_and_the_others_are_found(store: InstanceStore, text: str) -> None:
+    torn = store.quarantine.keep(REFUSAL, None)
+    kept = store.quarantine.keep(REFUSAL, None)
+    torn.path.write_text(text)
+    assert list(store.quarantine.records()) == [torn.path, (kept.path, REFUSAL)]
+
+
+def test_record_of_the_quarantine_is_there_whole_or_not_at_all(
+    store: InstanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(OutOfResources):
+        store.quarantine.keep(REFUSAL, None)
+    assert files(store) == []
+    (store.quarantine.directory / "000000000001.part").write_text("{")
+    assert list(Quarantine(store.quarantine.directory).records()) == []
+    assert files(store) == []
+
+
+def test_unreadable_file_does_not_end_the_scan(store: InstanceStore) -> None:
+    unreadable = written(store).instance.path
+    unreadable.unlink()
+    unreadable.mkdir()
+    other = written(store, "1.2.4")
+    assert set(store.scan()) == {unreadable, other}
 
 
 def test_quarantine_drops_the_oldest_beyond_its_bounds(store: InstanceStore, tmp_path: Path) -> None:
@@ -125,7 +156,7 @@ def test_quarantine_drops_the_oldest_beyond_its_bounds(store: InstanceStore, tmp
         part = store.begin(ARRIVAL)
         part.write(bytes(1000))
         kept.append(quarantine.keep(replace(REFUSAL, reason=str(number)), part))
-    assert [record.reason for _, record in quarantine.records()] == ["3", "4"]
+    assert [item[1].reason for item in quarantine.records() if isinstance(item, tuple)] == ["3", "4"]
     assert [path for item in kept for path in item.dropped] == [item.path for item in kept[:3]]
     large = store.begin(ARRIVAL)
     large.write(bytes(6000))

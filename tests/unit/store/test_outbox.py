@@ -71,7 +71,19 @@ def test_every_set_is_listed_for_a_new_index(tmp_path: Path) -> None:
     keys = [f"{number:064x}" for number in (3, 1, 2)]
     for key in keys:
         publish(outbox, key=key)
-    assert [evidence.key for evidence in outbox.scan()] == sorted(keys)
+    assert [evidence.key for evidence in outbox.scan() if isinstance(evidence, EvidenceSet)] == sorted(keys)
+
+
+def test_an_unreadable_set_does_not_end_the_list(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    published = publish(outbox)
+    (tmp_path / "sets" / "aaa").mkdir()
+    (tmp_path / "sets" / "file").write_text("of a person")
+    first, second, third = outbox.scan()
+    assert isinstance(first, EvidenceRejected)
+    assert "sets/aaa" in str(first)
+    assert second == published
+    assert isinstance(third, EvidenceRejected)
 
 
 def test_a_rejected_set_lies_aside_with_its_reasons_and_is_not_found(tmp_path: Path) -> None:
