@@ -1,6 +1,6 @@
 """`hilum studies | study | retry | reindex`: what happened to a study and why, and how to ask again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -57,14 +57,18 @@ def retry(uid: StudyUid, settings: SettingsFile = None) -> None:
     """Run a study again and deliver again what a destination refused; the running node picks it up."""
     from node.index.runs import request_retry
 
-    with _index(settings) as engine:
+    with _index(settings, is_read_only=False) as engine:
         _history(engine, uid)
         request_retry(engine, uid, now=datetime.now(UTC))
     typer.echo(f"Retry of {uid} is asked for; `hilum study {uid}` shows how it goes.")
 
 
 def reindex(settings: SettingsFile = None) -> None:
-    """Rebuild the index rows of instances and evidence from their files; the node must not be running."""
+    """Rebuild the index from the files; the node must not be running.
+
+    A study whose results lie in the outbox, made from just what is here, does not run again and nothing of it is
+    delivered again (`hilum retry UID` does both). Every other study runs at the next start.
+    """
     from node.index.engine import open_index
     from node.index.evidence_reindex import reindex_evidence
     from node.index.reindex import reindex as reindex_instances
@@ -75,17 +79,20 @@ def reindex(settings: SettingsFile = None) -> None:
     with StateDirectory(load_settings(settings).store.state_directory) as state:
         engine = open_index(state.index, store_directory=state.store)
         counts = reindex_instances(InstanceStore(state.store), engine)
-        sets = reindex_evidence(Outbox(state.outbox), engine)
+        evidence = reindex_evidence(Outbox(state.outbox), engine)
         engine.dispose()
     typer.echo(
         f"{counts.instances} instance(s), {counts.added} of them new to the index; {counts.quarantined} refused; "
     )
-    typer.echo(f"{sets} evidence set(s).")
-    for path in counts.damaged:
-        typer.echo(
-            f"damaged: {path}: its bytes do not match its record. Remedy: ask the sender for it again.", err=True
-        )
-    if counts.damaged:
+    typer.echo(f"{evidence.sets} evidence set(s); {evidence.decided} study(s) have their results and do not run again.")
+    problems = [
+        *(f"damaged: {path}: unreadable or not as recorded. Remedy: ask the sender again." for path in counts.damaged),
+        *(f"skipped: {path}: no readable reason of a refusal. Remedy: move it away." for path in counts.skipped),
+        *(f"skipped: {reason}" for reason in evidence.skipped),
+    ]
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
         raise typer.Exit(1)
 
 
@@ -100,8 +107,8 @@ def _refused_table(refused: "tuple[QuarantinedInstance, ...]") -> Table:
 
 
 @contextmanager
-def _index(settings: "Path | None") -> "Iterator[Engine]":
-    from node.index.engine import open_index
+def _index(settings: "Path | None", *, is_read_only: bool = True) -> "Iterator[Engine]":
+    from node.index.engine import open_existing_index
     from node.state_directory import StateDirectory
 
     chosen = load_settings(settings)
@@ -110,7 +117,7 @@ def _index(settings: "Path | None") -> "Iterator[Engine]":
         raise SettingsError(
             f"store.state_directory: {state.directory} holds no index yet. Remedy: start the node first."
         )
-    engine = open_index(state.index, store_directory=state.store)
+    engine = open_existing_index(state.index, store_directory=state.store, is_read_only=is_read_only)
     try:
         yield engine
     finally:
@@ -139,6 +146,10 @@ def history_tree(history: "StudyHistory") -> Tree:
         for item in history.runs:
             if item.generation == part.generation:
                 _add_run(branch, item, history.objects)
+    with_run = {item.evidence_key for item in history.runs}
+    found_again = [part for part in history.objects if part.evidence_key not in with_run]
+    if found_again:
+        _add_objects(tree.add("results found again by `hilum reindex`, their deliveries unknown"), found_again)
     diary = tree.add("diary")
     for entry in history.events:
         diary.add(escape(f"{_local(entry.at)} {entry.name}: {entry.text}"))
@@ -152,13 +163,16 @@ def _add_run(branch: Tree, run: "RunPart", objects: "tuple[ObjectPart, ...]") ->
         node.add(
             f"series {item.series_uid} {'[green]taken[/green]' if item.taken else 'not taken'}: {escape(item.reason)}"
         )
+    _add_objects(node, [part for part in objects if part.evidence_key == run.evidence_key])
+
+
+def _add_objects(branch: Tree, objects: "Sequence[ObjectPart]") -> None:
     for part in objects:
-        if part.evidence_key == run.evidence_key:
-            leaf = node.add(f"{part.kind} {part.sop_instance_uid}")
-            for way in part.deliveries:
-                when = f" at {_local(way.sent_at)}" if way.sent_at else _next_attempt(way)
-                tries = f"{way.attempts} attempt(s)"
-                leaf.add(f"{way.destination}: {_colored(way.state)}{when}, {tries}. {escape(way.last_comment)}")
+        leaf = branch.add(f"{part.kind} {part.sop_instance_uid}")
+        for way in part.deliveries:
+            when = f" at {_local(way.sent_at)}" if way.sent_at else _next_attempt(way)
+            tries = f"{way.attempts} attempt(s)"
+            leaf.add(f"{way.destination}: {_colored(way.state)}{when}, {tries}. {escape(way.last_comment)}")
 
 
 def _next_attempt(way: "DeliveryPart") -> str:

@@ -42,16 +42,33 @@ def open_index(where: str | Path, *, store_directory: Path | None = None) -> Eng
     store = store_directory or file.parent / "store"
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-    engine = create_engine(
-        URL.create("sqlite", database=str(file)),
-        pool_size=POOL_SIZE,
-        max_overflow=POOL_SIZE,
-        execution_options={_STORE: str(store.absolute())},
-    )
+    engine = _engine_of(file, store)
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    _writers[engine] = threading.Lock()
     _migrate(engine)
+    return engine
+
+
+def open_existing_index(where: str | Path, *, store_directory: Path | None = None, is_read_only: bool = True) -> Engine:
+    """Open an index that is there as it is, beside the node that owns it: nothing is made, migrated or locked.
+
+    Args:
+        where: As for `open_index`.
+        store_directory: As for `open_index`.
+        is_read_only: Refuse every write; else a write waits for its turn as everywhere.
+
+    Raises:
+        SettingsError: There is no index, it is no SQLite file, or its schema is not the one of this version.
+    """
+    file = _file_of(where)
+    if not file.exists():
+        raise SettingsError(f"there is no index at {file}. Remedy: start the node first.")
+    engine = _engine_of(file, store_directory or file.parent / "store")
+    event.listen(engine, "connect", _prepare_reader if is_read_only else _prepare_sqlite)
+    try:
+        _refuse_other_schema(engine)
+    except SettingsError:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -79,6 +96,24 @@ def _file_of(where: str | Path) -> Path:
     return Path(url.database).absolute()
 
 
+def _engine_of(file: Path, store: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(file)),
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE,
+        execution_options={_STORE: str(store.absolute())},
+    )
+    event.listen(engine, "begin", _begin_sqlite)
+    _writers[engine] = threading.Lock()
+    return engine
+
+
+def _prepare_reader(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+    connection.execute("PRAGMA query_only = ON")
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     # The driver must not begin transactions by itself: _begin_sqlite says when and how.
     connection.isolation_level = None
@@ -95,15 +130,40 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _migrate(engine: Engine) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config = _migrations()
     try:
         with writing(engine) as connection:
             _refuse_unknown_schema(config, MigrationContext.configure(connection).get_current_revision())
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except DatabaseError as error:
-        raise SettingsError(f"the index {engine.url.database} is no usable SQLite file: {error.orig}") from error
+        raise _unusable(engine, error) from error
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _unusable(engine: Engine, error: DatabaseError) -> SettingsError:
+    return SettingsError(f"the index {engine.url.database} is no usable SQLite file: {error.orig}")
+
+
+def _refuse_other_schema(engine: Engine) -> None:
+    config = _migrations()
+    try:
+        with engine.connect() as connection:
+            revision = MigrationContext.configure(connection).get_current_revision()
+    except DatabaseError as error:
+        raise _unusable(engine, error) from error
+    _refuse_unknown_schema(config, revision)
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    if revision != newest:
+        raise SettingsError(
+            f"the index {engine.url.database} has schema {revision or 'none'}, this version of Hilum needs {newest}. "
+            "Remedy: start the node of this version once, which upgrades it."
+        )
 
 
 def _refuse_unknown_schema(config: Config, revision: str | None) -> None:
