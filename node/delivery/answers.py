@@ -35,7 +35,14 @@ class SendResult:
     status: int | None
     """The peer's DIMSE status; None where it gave none."""
     comment: str
-    """A sentence with destination, address, status and the peer's comment."""
+    """A sentence with destination, address, status and what it means: fit for the log."""
+    peer_comment: str = ""
+    """The peer's own words (Error Comment). They may name a patient: for the index alone, never for the log."""
+
+    @property
+    def full_comment(self) -> str:
+        """The sentence with the peer's own words."""
+        return self.comment + (f' ("{self.peer_comment}")' if self.peer_comment else "")
 
 
 def outcome_of(status: int) -> tuple[Outcome, str]:
@@ -53,7 +60,11 @@ def outcome_of(status: int) -> tuple[Outcome, str]:
     return "REFUSED", _REFUSALS.get(status, "a status that C-STORE does not know")
 
 
-def answer_text(peer: str, status: int, error_comment: str) -> str:
-    """Say an answer in one sentence: who, status, meaning, and the peer's own comment where it gave one."""
-    said = "".join(sign for sign in error_comment if sign.isprintable()).strip()[:64]
-    return f"{peer} answered {status:04X}: {outcome_of(status)[1]}" + (f' ("{said}")' if said else "")
+def answer_text(peer: str, status: int) -> str:
+    """Say an answer in one sentence: who, status, meaning."""
+    return f"{peer} answered {status:04X}: {outcome_of(status)[1]}"
+
+
+def printable(error_comment: str) -> str:
+    """Return a peer's Error Comment (0000,0902) without control characters, at most the 64 that LO allows."""
+    return "".join(sign for sign in error_comment if sign.isprintable()).strip()[:64]

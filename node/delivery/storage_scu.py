@@ -15,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import _config
 from pynetdicom.presentation import PresentationContext, build_context
 
-from node.delivery.answers import SendResult, answer_text, outcome_of
+from node.delivery.answers import SendResult, answer_text, outcome_of, printable
 from node.delivery.association import MAX_CONTEXTS, Line, open_line, peer_text
 from node.domain.evidence import EvidenceObject
 from node.errors import DeliveryDelayed, DeliveryError, DeliveryRefused
@@ -100,7 +100,8 @@ def _send(line: Line, destination: Destination, item: EvidenceObject, path: Path
         answer = _store(line, content, peer, timeout_s=_time_for(destination, path), message_id=number & 0xFFFF)
     except DeliveryError as error:
         return _without_answer(item, error)
-    return SendResult(item.sop.sop_instance_uid, outcome_of(answer.Status)[0], answer.Status, _text_of(peer, answer))
+    status, said = answer.Status, printable(str(answer.get("ErrorComment", "")))
+    return SendResult(item.sop.sop_instance_uid, outcome_of(status)[0], status, answer_text(peer, status), said)
 
 
 def _without_answer(item: EvidenceObject, error: DeliveryError) -> SendResult:
@@ -157,7 +158,3 @@ def _store(line: Line, content: Path | Dataset, peer: str, *, timeout_s: float, 
 
 def _time_for(destination: Destination, path: Path) -> float:
     return round(destination.timeout_s + path.stat().st_size / SLOWEST_BYTES_PER_S, 1)
-
-
-def _text_of(peer: str, answer: Dataset) -> str:
-    return answer_text(peer, answer.Status, str(answer.get("ErrorComment", "")))

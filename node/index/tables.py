@@ -178,6 +178,11 @@ event = Table(
     Column("study_uid", UID, nullable=False),
     Column("at", DateTime, nullable=False),
     Column("name", String(64), nullable=False, comment="noun_past-verb, as in the log"),
-    Column("text", Text, nullable=False, comment="one sentence a person can act on; no patient data"),
+    Column(
+        "text",
+        Text,
+        nullable=False,
+        comment="one sentence a person can act on; no patient data but what a peer says in its Error Comment",
+    ),
     Index("ix_event_study_uid", "study_uid", "at"),
 )

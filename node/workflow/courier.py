@@ -1,6 +1,7 @@
 """One attempt to deliver a set: what is pending goes out, and each object's answer is recorded as it comes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -107,7 +108,7 @@ class Courier:
             destination=destination,
             state="PENDING" if result.outcome == "DELAYED" else result.outcome,
             status=result.status,
-            comment=result.comment,
+            comment=result.full_comment,
             next_attempt_at=now + timedelta(seconds=wait) if delayed else None,
         )
         record_attempt(self._engine, study_uid, attempt, now=now)
@@ -131,4 +132,4 @@ def given_up(pending: PendingSet, destination: Destination, last: str) -> str | 
 
 def _or_given_up(result: SendResult, pending: PendingSet, destination: Destination) -> SendResult:
     text = given_up(pending, destination, result.comment) if result.outcome == "DELAYED" else None
-    return result if text is None else SendResult(result.sop_instance_uid, "REFUSED", result.status, text)
+    return result if text is None else replace(result, outcome="REFUSED", comment=text)

@@ -72,7 +72,8 @@ def test_status_is_classified_and_told(tmp_path: Path, status: int, outcome: str
         results = send(pacs.destination(), tmp_path, ("SR",))
     assert (results[0].outcome, results[0].status) == (outcome, status)
     assert f"pacs (PACS@127.0.0.1:{pacs.port}) answered {status:04X}" in results[0].comment
-    assert results[0].comment.endswith('("disk full")')
+    assert "disk full" not in results[0].comment
+    assert results[0].full_comment.endswith('("disk full")')
 
 
 def test_out_of_resources_then_room_is_sent_on_the_next_attempt(tmp_path: Path) -> None:

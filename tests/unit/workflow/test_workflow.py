@@ -4,6 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset
+from structlog.testing import capture_logs
 
 from node.errors import DecodingError, EvidenceRejected, GeometryRefusal, InferenceRejected, InferenceUnavailable
 from node.index.history import DeliveryPart
@@ -205,6 +207,25 @@ def test_delivery_that_fails_unforeseen_is_given_up_too(tmp_path: Path, monkeypa
     assert {part.state for part in parts} == {"REFUSED"}
     assert parts[0].last_comment.startswith("given up after")
     assert "unexpected KeyError in deliver" in parts[0].last_comment
+
+
+def test_words_of_a_destination_are_shown_and_not_logged(tmp_path: Path) -> None:
+    def name_the_patient(_event: object) -> Dataset:
+        answer = Dataset()
+        answer.Status, answer.ErrorComment = 0xC000, "no such patient: Doe^John"
+        return answer
+
+    with (
+        scripted_pacs(name_the_patient) as pacs,
+        capture_logs() as logs,
+        running_node(tmp_path, (fast(pacs),)) as node,
+    ):
+        add_study(node.engine, STUDY)
+        wait_until(lambda: node.history(STUDY).state == "ATTENTION", what="the refusal")
+        assert deliveries(node, "pacs")[0].last_comment.endswith('("no such patient: Doe^John")')
+    refused = [item for item in logs if item["event"] == "delivery_refused"]
+    assert refused[0]["reason"].endswith("answered C000: cannot understand")
+    assert "Doe" not in str(logs)
 
 
 def test_stop_in_the_middle_is_no_crash_and_resumes(tmp_path: Path) -> None:
