@@ -42,7 +42,7 @@ class SendResult:
     @property
     def full_comment(self) -> str:
         """The sentence with the peer's own words."""
-        return self.comment + (f' ("{self.peer_comment}")' if self.peer_comment else "")
+        return with_words(self.comment, self.peer_comment)
 
 
 def outcome_of(status: int) -> tuple[Outcome, str]:
@@ -63,6 +63,11 @@ def outcome_of(status: int) -> tuple[Outcome, str]:
 def answer_text(peer: str, status: int) -> str:
     """Say an answer in one sentence: who, status, meaning."""
     return f"{peer} answered {status:04X}: {outcome_of(status)[1]}"
+
+
+def with_words(comment: str, peer_comment: str) -> str:
+    """Add the peer's own words, where it said any, to a sentence about its answer: for people, not for the log."""
+    return comment + (f' ("{peer_comment}")' if peer_comment else "")
 
 
 def printable(error_comment: str) -> str:

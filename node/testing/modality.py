@@ -19,7 +19,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import _config
 from pynetdicom.presentation import PresentationContext, build_context
 
-from node.delivery.answers import answer_text, outcome_of
+from node.delivery.answers import answer_text, outcome_of, printable, with_words
 from node.delivery.association import MAX_CONTEXTS, Line, open_line, peer_text
 from node.errors import DeliveryError
 from node.settings import Destination
@@ -224,7 +224,7 @@ def _send(line: Line, node: Destination, instance: _Instance, number: int) -> Fi
         return FileReport(instance.path, "FAILED", None, f"{_NOT_SENT}: {' '.join(str(error).split())[:200]}")
     if "Status" not in answer:
         return FileReport(instance.path, "FAILED", None, f"{peer} aborted or gave no answer in {node.timeout_s:g} s")
-    text = answer_text(peer, answer.Status, str(answer.get("ErrorComment", "")))
+    text = with_words(answer_text(peer, answer.Status), printable(str(answer.get("ErrorComment", ""))))
     outcome: Outcome = "SENT" if outcome_of(answer.Status)[0] == "SENT" else "FAILED"
     return FileReport(instance.path, outcome, int(answer.Status), text)
 
