@@ -118,13 +118,14 @@ def _kinds(request: EvidenceRequest) -> dict[Code, bool]:
 
 
 def summary(request: EvidenceRequest) -> str:
-    """Return the sentence that stands in every report: research use, model, how many findings."""
+    """Return what stands in every report: research use, model, how many findings, and the model's first limit."""
     identity, count = request.manifest.identity, len(request.findings.items)
     many = "no finding" if not count else "1 finding" if count == 1 else f"{count} findings"
     beyond = request.findings.beyond_limit
     many += f", {beyond} more beyond the model's limit left out" if beyond else ""
     unproved = "" if request.model.verified == "digest" else " The service did not prove the model's digest."
-    return f"{RESEARCH_USE}. {identity.title}, version {request.model.version}: {many}.{unproved}"
+    card = " ".join((request.manifest.use.research_use, *request.manifest.use.limits[:1]))
+    return f"{RESEARCH_USE}. {identity.title}, version {request.model.version}: {many}.{unproved} {card}".rstrip()
 
 
 def _evidence(request: EvidenceRequest, source: SourceSeries, segmentation: SopReference | None) -> Dataset:
