@@ -41,10 +41,11 @@ from node.index.runs import (
 from node.workflow.courier import given_up
 from node.workflow.identity import delivery_id_of
 from node.workflow.reach import Reach
-from node.workflow.steps import Steps, WorkflowTerms
+from node.workflow.steps import Selection, Steps, WorkflowTerms
 
 MOST_CRASHES = 3
-_PASSING_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+SELECT_WAITS_S = (0.5, 2.0, 8.0)
+_PASSING_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
 
 log = structlog.get_logger()
 
@@ -88,7 +89,7 @@ class StepEdges:
         if run is None:
             return None
         try:
-            selection = self._steps.select(run)
+            selection = self._select_patiently(run)
         except HilumError as error:
             self._end(run, "REFUSED" if isinstance(error, Refusal) else "FAILED", str(error))
             return None
@@ -99,6 +100,18 @@ class StepEdges:
         if selection.series_uid is None:
             self._end(run, "REFUSED", f"none of {len(selection.verdicts)} series is what the model takes")
         return selection.series_uid
+
+    def _select_patiently(self, run: RunRequest) -> Selection:
+        """Select, and try again within the step where the machine is short of something for a moment."""
+        for pause_s in SELECT_WAITS_S:
+            try:
+                return self._steps.select(run)
+            except OSError as error:
+                if not _passes(error):
+                    raise
+                log.warning("run_postponed", study_uid=run.study_uid, run_id=run.run_id, reason=str(error.strerror))
+                threading.Event().wait(pause_s)
+        return self._steps.select(run)
 
     def make_evidence(self, run_id: str, series_uid: str, turn: int) -> Made:
         """Make the run's evidence set and record it with its deliveries; or record why there is none, or a wait."""

@@ -1,5 +1,6 @@
 """The durable workflow in one process: studies in, evidence recorded and delivered, and every end with its reason."""
 
+import errno
 import threading
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def test_study_that_no_model_takes_ends_refused_with_every_reason(tmp_path: Path
     assert history.state == "REFUSED"
     assert history.runs[0].reason == "none of 1 series is what the model takes"
     assert history.runs[0].verdicts[0].reason == "no CT"
+
+
+def test_a_machine_short_of_files_for_a_moment_judges_the_series_all_the_same(tmp_path: Path) -> None:
+    shortages = iter([True, False])
+
+    def take(_run: RunRequest) -> bool:
+        if next(shortages, False):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return True
+
+    with running_node(tmp_path, take=take) as node:
+        add_study(node.engine, STUDY)
+        wait_until(lambda: bool(node.history(STUDY).objects), what="the evidence")
+        node.wait_idle()
+        history = node.history(STUDY)
+    assert [run.state for run in history.runs] == ["EVIDENCE"]
 
 
 @pytest.mark.parametrize(
