@@ -1,9 +1,15 @@
 """kill -9 of the node, again and again, in a stream of studies: nothing acknowledged is lost, nothing comes twice."""
 
+import hashlib
 import random
+import subprocess
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pydicom
 
 from node.index.engine import open_index
 from node.index.instances import find_instance
@@ -11,6 +17,7 @@ from node.testing.modality import Modality
 from node.testing.pacs import StandInPacs
 from node.testing.phantom import PhantomTruth
 from tests.node_process import NodeProcess
+from tests.scripted_pacs import data_set_bytes
 from tests.waiting import wait_until
 
 STUDIES, KILLS, SEED = 24, 20, 20261121
@@ -56,6 +63,11 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
         bright_node.start()
     wait_until(stream.done.is_set, timeout_s=180, what="the acknowledgement of every image")
     states = bright_node.wait_for_end(STUDIES)
+    set_aside = [uid for uid, state in states.items() if state == "ATTENTION"]
+    for uid in set_aside:
+        retry_what_three_kills_set_aside(bright_node, uid)
+    wait_until(lambda: set(bright_node.states().values()) == {"DONE"}, timeout_s=180, what="the end of every study")
+    states = bright_node.states()
     bright_node.stop()
 
     assert set(states) == {study.study_uid for study in studies}
@@ -65,19 +77,34 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
         for path in study.files:
             received = find_instance(engine, sop_instance_uid_of(path))
             assert received is not None
-            assert received.path.is_file()
+            assert hashlib.sha256(data_set_bytes(received.path)).hexdigest() == received.data_set_digest
     engine.dispose()
-    expected = set()
+    expected = {}
     for study in studies:
         history = bright_node.history(study.study_uid)
         assert history is not None
         newest = max(history.generations, key=lambda part: part.count)
         assert newest.instances == len(study.files)
-        expected |= {part.sop_instance_uid for part in history.objects}
-    held = {item.sop_instance_uid for item in pacs.objects}
-    assert held == expected
+        expected |= {part.sop_instance_uid: bright_node.state / "outbox" / part.path for part in history.objects}
+    held = Counter(pydicom.dcmread(path).SOPInstanceUID for path in pacs.directory.iterdir())
+    assert held == Counter(dict.fromkeys(expected, 1))
+    for item in pacs.objects:
+        assert data_set_bytes(item.path) == data_set_bytes(expected[item.sop_instance_uid])
+    assert set(pacs.copies) == set(expected)
     resent = sum(count - 1 for count in pacs.copies.values())
-    print(f"{KILLS} kills, {len(stream.acknowledged)} images, {len(held)} objects at the PACS, {resent} sent again")
+    assert resent == pacs.arrivals - len(held), "each copy that came again is counted"
+    print(
+        f"{KILLS} kills, {len(stream.acknowledged)} images, {len(held)} objects at the PACS, {resent} sent again, "
+        f"{len(set_aside)} studies set aside by three kills and retried"
+    )
+
+
+def retry_what_three_kills_set_aside(node: NodeProcess, study_uid: str) -> None:
+    history = node.history(study_uid)
+    assert history is not None
+    assert [(run.state, run.started) for run in history.runs if run.state == "QUARANTINED"] == [("QUARANTINED", 3)]
+    command = [sys.executable, "-m", "node.cli", "retry", study_uid, "--settings", str(node.settings_file)]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def sop_instance_uid_of(path: Path) -> str:
