@@ -1,5 +1,6 @@
 """The built wheel with the extra [node] alone: no TensorFlow comes along; a command that needs it says what to do."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,11 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+# As scripts/setup: sites with a proxy of their own have its certificate in the system store.
+SYSTEM_CERTIFICATES = {"UV_SYSTEM_CERTS": "1", **os.environ}
 UV = Path(sys.executable).parent / "uv"
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False, env=SYSTEM_CERTIFICATES
+    )
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def test_silence_and_slowness_time_out() -> None:
             stream.read(idle_s=5, whole_s=0.05)
 
 
-@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI", "ignore:The value length")
 @given(st.integers(0, 300), st.integers(0, 255))
 def test_changed_association_request_is_read_or_refused(position: int, value: int) -> None:
     changed = bytearray(associate_request())
