@@ -4,7 +4,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -106,6 +106,12 @@ def rejecting_pacs(result: int, source: int, reason: int) -> AbstractContextMana
     def reject(connection: socket.socket) -> None:
         connection.recv(1 << 16)
         connection.sendall(bytes((3, 0, 0, 0, 0, 4, 0, result, source, reason)))
+        # Closing with bytes unread would take the rejection back with a reset.
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(5)
+        with suppress(OSError):
+            while connection.recv(4096):
+                pass
 
     return raw_server(reject)
 

@@ -85,7 +85,12 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
         assert history is not None
         newest = max(history.generations, key=lambda part: part.count)
         assert newest.instances == len(study.files)
-        expected |= {part.sop_instance_uid: bright_node.state / "outbox" / part.path for part in history.objects}
+        for part in history.objects:
+            states = {way.state for way in part.deliveries}
+            assert states in ({"SENT"}, {"SUPERSEDED"}), states
+            if states == {"SENT"}:
+                expected[part.sop_instance_uid] = bright_node.state / "outbox" / part.path
+        assert any(way.state == "SENT" for part in history.objects for way in part.deliveries)
     held = Counter(pydicom.dcmread(path).SOPInstanceUID for path in pacs.directory.iterdir())
     assert held == Counter(dict.fromkeys(expected, 1))
     for item in pacs.objects:
