@@ -12,6 +12,7 @@ from pathlib import Path
 import pydicom
 
 from node.index.engine import open_index
+from node.index.history import StudyHistory
 from node.index.instances import find_instance
 from node.testing.modality import Modality
 from node.testing.pacs import StandInPacs
@@ -85,12 +86,7 @@ def test_twenty_kills_lose_nothing_and_double_nothing(
         assert history is not None
         newest = max(history.generations, key=lambda part: part.count)
         assert newest.instances == len(study.files)
-        for part in history.objects:
-            states = {way.state for way in part.deliveries}
-            assert states in ({"SENT"}, {"SUPERSEDED"}), states
-            if states == {"SENT"}:
-                expected[part.sop_instance_uid] = bright_node.state / "outbox" / part.path
-        assert any(way.state == "SENT" for part in history.objects for way in part.deliveries)
+        expected |= delivered(history, bright_node.state / "outbox")
     held = Counter(pydicom.dcmread(path).SOPInstanceUID for path in pacs.directory.iterdir())
     assert held == Counter(dict.fromkeys(expected, 1))
     for item in pacs.objects:
@@ -116,3 +112,12 @@ def sop_instance_uid_of(path: Path) -> str:
     from node.imaging.headers import read_header
 
     return read_header(path).sop.sop_instance_uid
+
+
+def delivered(history: StudyHistory, outbox: Path) -> dict[str, Path]:
+    """Return the files of what was sent; what was not was superseded by a later generation."""
+    ends = {part: {way.state for way in part.deliveries} for part in history.objects}
+    assert all(states in ({"SENT"}, {"SUPERSEDED"}) for states in ends.values())
+    sent = {part.sop_instance_uid: outbox / part.path for part, states in ends.items() if states == {"SENT"}}
+    assert sent
+    return sent
