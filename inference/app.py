@@ -14,8 +14,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from inference.admission import Admission
 from inference.error_interceptor import ErrorInterceptor
 from inference.errors import ListenError
-from inference.predictor import bound_threads
 from inference.repository import ModelRepository
+from inference.runners.whole import bound_threads
 from inference.servicer import InferenceServicer
 from inference.settings import ServiceSettings
 from protos.open_inference_pb2 import DESCRIPTOR

@@ -20,8 +20,8 @@ from inference.graph.frozen import (
     read_meta_graph,
     refuse_foreign_ops,
 )
-from inference.predictor import DEVICE_CLASS, Predictor, refuse_older_runtime
 from inference.requests import memory_need
+from inference.runners.whole import DEVICE_CLASS, Predictor, refuse_older_runtime
 from protos.model_manifest import MANIFEST_FILE, ManifestError, ModelBundle, open_bundle, read_manifest
 
 SLICES, SIZE = 32, 512

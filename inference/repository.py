@@ -2,27 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
 from inference.errors import BundleRefused, ModelNotFound, ModelNotReady, ServiceError, SettingsRefused
-from inference.predictor import Predictor, load_predictor
-from protos.model_manifest import ManifestError, ModelBundle, bundle_directories, open_bundle
+from inference.ports import LoadedModel, ModelState
+from inference.runners.whole import load_predictor
+from protos.model_manifest import ManifestError, bundle_directories, open_bundle
 
 _log = structlog.get_logger(__name__)
 Key = tuple[str, str]
 """Name and version."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A bundle and its warmed predictor."""
-
-    bundle: ModelBundle
-    predictor: Predictor
 
 
 class ModelRepository:
@@ -70,6 +63,28 @@ class ModelRepository:
             if key in self._loaded:
                 return self._loaded[key]
             raise self._why_not(key)
+
+    @contextmanager
+    def lease(self, name: str, version: str = "") -> Iterator[LoadedModel]:
+        """Hold a model while the block runs; see `inference.ports.Models`."""
+        yield self.find(name, version)
+
+    def index(self) -> list[ModelState]:
+        """Give every version with its state."""
+        with self._lock:
+            return [
+                *(ModelState(*key, "READY") for key in self._loaded),
+                *(ModelState(*key, "LOADING") for key in self._pending),
+                *(ModelState(*key, "UNAVAILABLE", str(error)) for key, error in self._refused.items()),
+            ]
+
+    def load(self, name: str) -> None:
+        """Load a model anew."""
+        raise ModelNotReady(f"model {name!r}: loading on request is not offered")
+
+    def unload(self, name: str) -> None:
+        """Stop answering for a model."""
+        raise ModelNotReady(f"model {name!r}: unloading on request is not offered")
 
     def versions(self, name: str) -> list[str]:
         """Give the versions of a model that are on disk, in rising order."""

@@ -8,8 +8,10 @@ import grpc
 import structlog
 
 from inference.admission import Admission
-from inference.errors import BundleRefused, DeadlinePassed, ModelNotReady, RequestCancelled
-from inference.repository import LoadedModel, ModelRepository
+from inference.call import call_of
+from inference.errors import BundleRefused, ModelNotReady
+from inference.ports import LoadedModel
+from inference.repository import ModelRepository
 from inference.requests import build_response, memory_need, read_inputs, wanted_outputs
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import Tensor
@@ -17,8 +19,6 @@ from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
 _log = structlog.get_logger(__name__)
 SERVER_NAME = "hilum"
-NO_DEADLINE_S = 1e8
-"""Beyond this (three years) a deadline is none: threading cannot wait that long."""
 PLATFORM = "tensorflow_frozen_graph"
 
 
@@ -75,8 +75,8 @@ class InferenceServicer(GRPCInferenceServiceServicer):
     ) -> messages.ModelInferResponse:
         """Run the model on the request's tensors, waiting for a turn no longer than the client does."""
         started = time.monotonic()
-        model = self._repository.find(request.model_name, request.model_version)
-        response = self._answered(model, request, context)
+        with self._repository.lease(request.model_name, request.model_version) as model:
+            response = self._answered(model, request, context)
         _log.info(
             "request_answered",
             model=f"{response.model_name}/{response.model_version}",
@@ -92,26 +92,11 @@ class InferenceServicer(GRPCInferenceServiceServicer):
         manifest = model.bundle.manifest
         wanted = wanted_outputs(request, manifest)
         inputs = read_inputs(request, manifest)
-        with self._admission.admitted(memory_need(manifest, inputs), _remaining_s(context)):
-            _stop_if_unwanted(context)
-            outputs = model.predictor.predict(inputs)
-            _stop_if_unwanted(context)
-            return build_response(request, model.bundle, wanted, outputs)
+        call = call_of(context, context.peer())
+        with self._admission.admitted(memory_need(manifest, inputs), call.remaining_s()):
+            outcome = model.runner.run(inputs, call, {})
+            return build_response(request, model.bundle, wanted, outcome.outputs)
 
 
 def _described(tensor: Tensor) -> messages.ModelMetadataResponse.TensorMetadata:
     return messages.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
-
-
-def _remaining_s(context: grpc.ServicerContext) -> float | None:
-    """Seconds until the client's deadline; None where it set none (gRPC then gives None or a time past all years)."""
-    remaining: float | None = context.time_remaining()
-    return None if remaining is None or remaining > NO_DEADLINE_S else remaining
-
-
-def _stop_if_unwanted(context: grpc.ServicerContext) -> None:
-    remaining = _remaining_s(context)
-    if remaining is not None and remaining <= 0:
-        raise DeadlinePassed("the deadline passed before the answer was there")
-    if not context.is_active():
-        raise RequestCancelled("the client cancelled the request")

@@ -191,6 +191,38 @@ class DatasetUse(_Frozen):
     digest: str = ""
 
 
+class Batching(_Frozen):
+    """How tiles of several requests are mixed in the signature `network`."""
+
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Tiles in one run at most; also the batch that the run is padded to where the graph wants one fixed size."""
+    max_delay_ms: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    """Longest wait of a tile for others."""
+    preferred: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Batch sizes that run at once when reached."""
+    max_queue: Annotated[int, Field(ge=1)] = 4096
+    """Tiles that wait at most; more are answered RESOURCE_EXHAUSTED at once."""
+
+
+class Slabs(_Frozen):
+    """How a large volume runs in slabs of slices with constant memory, by the signature `slab`.
+
+    `slab` takes the manifest's inputs, those of `along` cut to a slab with its halo, and the state; it returns the
+    outputs for all slices it got and the state for the next slab. Where the graph has a signature `survey` (same
+    inputs, state out), it runs over all slabs first. State tensors are inputs and outputs named `state/...` and begin
+    as zeros.
+    """
+
+    slices: Annotated[int, Field(ge=1)] = 32
+    """Slices of one slab, without halo."""
+    halo: Annotated[int, Field(ge=0)] = 0
+    """Neighbouring slices on each side that the slab must see; fewer at the ends of the volume."""
+    along: tuple[str, ...] = ("image", "slope", "intercept")
+    """Inputs whose first dimension is the slice."""
+    state: "tuple[Tensor, ...]" = ()
+    """State tensors; no dimension of any size."""
+
+
 class Golden(_Frozen):
     """A synthetic input and its output, kept in the bundle, within a tolerance per device class."""
 
@@ -216,6 +248,8 @@ class ModelManifest(_Frozen):
     figures: tuple[Figure, ...] = ()
     datasets: tuple[DatasetUse, ...] = ()
     golden: Golden | None = None
+    batching: Batching | None = None
+    slabs: Slabs | None = None
 
     @model_validator(mode="after")
     def _padding_has_an_input(self) -> Self:

@@ -3,7 +3,9 @@
 isort:skip_file
 Open Inference Protocol, version 2, over gRPC: the public messages and field numbers of
 https://github.com/kserve/open-inference-protocol (grpc_predict_v2.proto), with the two
-InferParameter fields that Triton added (double_param, uint64_param).
+InferParameter fields that Triton added (double_param, uint64_param), and Triton's extensions with its public
+numbers: model configuration, statistics, repository, system shared memory, streamed inference. Of messages that
+Hilum neither reads nor writes only the name stands here; unknown fields pass.
 """
 
 from collections import abc as _abc
@@ -43,6 +45,22 @@ class GRPCInferenceServiceStub:
     ServerMetadata: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ServerMetadataRequest, _open_inference_pb2.ServerMetadataResponse]
     ModelMetadata: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelMetadataRequest, _open_inference_pb2.ModelMetadataResponse]
     ModelInfer: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelInferResponse]
+    ModelStreamInfer: _grpc.StreamStreamMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelStreamInferResponse]
+    """Each request gets one response; a refusal comes as error_message and the stream stays open."""
+    ModelConfig: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]
+    ModelStatistics: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelStatisticsRequest, _open_inference_pb2.ModelStatisticsResponse]
+    RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]
+    RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelLoadRequest, _open_inference_pb2.RepositoryModelLoadResponse]
+    RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelUnloadRequest, _open_inference_pb2.RepositoryModelUnloadResponse]
+    SystemSharedMemoryStatus: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.SystemSharedMemoryStatusRequest, _open_inference_pb2.SystemSharedMemoryStatusResponse]
+    SystemSharedMemoryRegister: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.SystemSharedMemoryRegisterRequest, _open_inference_pb2.SystemSharedMemoryRegisterResponse]
+    SystemSharedMemoryUnregister: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.SystemSharedMemoryUnregisterRequest, _open_inference_pb2.SystemSharedMemoryUnregisterResponse]
+    CudaSharedMemoryStatus: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.CudaSharedMemoryStatusRequest, _open_inference_pb2.CudaSharedMemoryStatusResponse]
+    """Answered UNIMPLEMENTED, by name."""
+    CudaSharedMemoryRegister: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.CudaSharedMemoryRegisterRequest, _open_inference_pb2.CudaSharedMemoryRegisterResponse]
+    CudaSharedMemoryUnregister: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.CudaSharedMemoryUnregisterRequest, _open_inference_pb2.CudaSharedMemoryUnregisterResponse]
+    TraceSetting: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.TraceSettingRequest, _open_inference_pb2.TraceSettingResponse]
+    LogSettings: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.LogSettingsRequest, _open_inference_pb2.LogSettingsResponse]
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -56,6 +74,22 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     ServerMetadata: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ServerMetadataRequest, _open_inference_pb2.ServerMetadataResponse]  # type: ignore[assignment]
     ModelMetadata: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelMetadataRequest, _open_inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
     ModelInfer: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
+    ModelStreamInfer: _aio.StreamStreamMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
+    """Each request gets one response; a refusal comes as error_message and the stream stays open."""
+    ModelConfig: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]  # type: ignore[assignment]
+    ModelStatistics: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelStatisticsRequest, _open_inference_pb2.ModelStatisticsResponse]  # type: ignore[assignment]
+    RepositoryIndex: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
+    RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelLoadRequest, _open_inference_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
+    RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelUnloadRequest, _open_inference_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
+    SystemSharedMemoryStatus: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.SystemSharedMemoryStatusRequest, _open_inference_pb2.SystemSharedMemoryStatusResponse]  # type: ignore[assignment]
+    SystemSharedMemoryRegister: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.SystemSharedMemoryRegisterRequest, _open_inference_pb2.SystemSharedMemoryRegisterResponse]  # type: ignore[assignment]
+    SystemSharedMemoryUnregister: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.SystemSharedMemoryUnregisterRequest, _open_inference_pb2.SystemSharedMemoryUnregisterResponse]  # type: ignore[assignment]
+    CudaSharedMemoryStatus: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.CudaSharedMemoryStatusRequest, _open_inference_pb2.CudaSharedMemoryStatusResponse]  # type: ignore[assignment]
+    """Answered UNIMPLEMENTED, by name."""
+    CudaSharedMemoryRegister: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.CudaSharedMemoryRegisterRequest, _open_inference_pb2.CudaSharedMemoryRegisterResponse]  # type: ignore[assignment]
+    CudaSharedMemoryUnregister: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.CudaSharedMemoryUnregisterRequest, _open_inference_pb2.CudaSharedMemoryUnregisterResponse]  # type: ignore[assignment]
+    TraceSetting: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.TraceSettingRequest, _open_inference_pb2.TraceSettingResponse]  # type: ignore[assignment]
+    LogSettings: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.LogSettingsRequest, _open_inference_pb2.LogSettingsResponse]  # type: ignore[assignment]
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -102,5 +136,105 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _open_inference_pb2.ModelInferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.ModelInferResponse, _abc.Awaitable[_open_inference_pb2.ModelInferResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ModelStreamInfer(
+        self,
+        request_iterator: _MaybeAsyncIterator[_open_inference_pb2.ModelInferRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_open_inference_pb2.ModelStreamInferResponse], _abc.AsyncIterator[_open_inference_pb2.ModelStreamInferResponse]]:
+        """Each request gets one response; a refusal comes as error_message and the stream stays open."""
+
+    @_abc_1.abstractmethod
+    def ModelConfig(
+        self,
+        request: _open_inference_pb2.ModelConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.ModelConfigResponse, _abc.Awaitable[_open_inference_pb2.ModelConfigResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ModelStatistics(
+        self,
+        request: _open_inference_pb2.ModelStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.ModelStatisticsResponse, _abc.Awaitable[_open_inference_pb2.ModelStatisticsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RepositoryIndex(
+        self,
+        request: _open_inference_pb2.RepositoryIndexRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.RepositoryIndexResponse, _abc.Awaitable[_open_inference_pb2.RepositoryIndexResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RepositoryModelLoad(
+        self,
+        request: _open_inference_pb2.RepositoryModelLoadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.RepositoryModelLoadResponse, _abc.Awaitable[_open_inference_pb2.RepositoryModelLoadResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def RepositoryModelUnload(
+        self,
+        request: _open_inference_pb2.RepositoryModelUnloadRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.RepositoryModelUnloadResponse, _abc.Awaitable[_open_inference_pb2.RepositoryModelUnloadResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SystemSharedMemoryStatus(
+        self,
+        request: _open_inference_pb2.SystemSharedMemoryStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.SystemSharedMemoryStatusResponse, _abc.Awaitable[_open_inference_pb2.SystemSharedMemoryStatusResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SystemSharedMemoryRegister(
+        self,
+        request: _open_inference_pb2.SystemSharedMemoryRegisterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.SystemSharedMemoryRegisterResponse, _abc.Awaitable[_open_inference_pb2.SystemSharedMemoryRegisterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SystemSharedMemoryUnregister(
+        self,
+        request: _open_inference_pb2.SystemSharedMemoryUnregisterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.SystemSharedMemoryUnregisterResponse, _abc.Awaitable[_open_inference_pb2.SystemSharedMemoryUnregisterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CudaSharedMemoryStatus(
+        self,
+        request: _open_inference_pb2.CudaSharedMemoryStatusRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.CudaSharedMemoryStatusResponse, _abc.Awaitable[_open_inference_pb2.CudaSharedMemoryStatusResponse]]:
+        """Answered UNIMPLEMENTED, by name."""
+
+    @_abc_1.abstractmethod
+    def CudaSharedMemoryRegister(
+        self,
+        request: _open_inference_pb2.CudaSharedMemoryRegisterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.CudaSharedMemoryRegisterResponse, _abc.Awaitable[_open_inference_pb2.CudaSharedMemoryRegisterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CudaSharedMemoryUnregister(
+        self,
+        request: _open_inference_pb2.CudaSharedMemoryUnregisterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.CudaSharedMemoryUnregisterResponse, _abc.Awaitable[_open_inference_pb2.CudaSharedMemoryUnregisterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def TraceSetting(
+        self,
+        request: _open_inference_pb2.TraceSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.TraceSettingResponse, _abc.Awaitable[_open_inference_pb2.TraceSettingResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def LogSettings(
+        self,
+        request: _open_inference_pb2.LogSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.LogSettingsResponse, _abc.Awaitable[_open_inference_pb2.LogSettingsResponse]]: ...
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

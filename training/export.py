@@ -14,7 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from inference.golden import INPUT_PREFIX, OUTPUT_PREFIX
 from inference.graph.frozen import SAVED_MODEL_FILE, SERVE_TAG, SERVING, import_graph, read_frozen_graph
-from inference.predictor import Predictor
+from inference.runners.whole import Predictor
 from protos.model_manifest import (
     MANIFEST_FILE,
     Golden,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference.predictor import Predictor, load_predictor
+from inference.runners.whole import Predictor, load_predictor
 from inference.settings import BUNDLED_MODELS
 from node.domain.volume import Volume
 from node.testing.phantom import phantom_volume

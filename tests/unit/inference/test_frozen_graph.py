@@ -14,7 +14,7 @@ from tests.bundles import threshold_manifest
 tf = pytest.importorskip("tensorflow")
 
 from inference.graph import frozen  # noqa: E402 - after the check that TensorFlow is there
-from inference.predictor import load_predictor  # noqa: E402
+from inference.runners.whole import load_predictor  # noqa: E402
 from training.export import export_bundle  # noqa: E402
 
 INPUT = {

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from inference.graph.nodule_map import NoduleMap
 from inference.graph.tile_grid import TileGrid
-from inference.predictor import load_predictor
+from inference.runners.whole import load_predictor
 from tests.drawn_crops import nodule_crop
 from training.augmentation import Mixture, TrainingCrops
 from training.experiments.lung_nodule import crop_predictor, golden_input

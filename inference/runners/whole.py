@@ -1,6 +1,7 @@
-"""One model version ready to answer: a frozen graph imported as one warmed ConcreteFunction."""
+"""A model that answers in one run of its whole graph: a frozen graph imported as one warmed ConcreteFunction."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from inference.call import Call
 from inference.errors import BundleRefused, Busy, PredictionFailed
 from inference.golden import golden_difference, read_golden, warming_inputs
 from inference.graph.frozen import SAVED_MODEL_FILE, import_graph, read_frozen_graph
+from inference.ports import Arrays, Outcome, Places, StageTimes
 from protos.model_manifest import ModelBundle, ModelManifest
 from protos.tensors import TensorError, check_finite, check_tensor, datatype_of
 
-Arrays = dict[str, NDArray[Any]]
 DEVICE_CLASS = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
@@ -33,6 +35,15 @@ class Predictor:
 
     manifest: ModelManifest
     function: Any
+
+    def run(self, inputs: Arrays, call: Call, places: Places) -> Outcome:
+        """Answer as `inference.ports.Runner` says; TensorFlow makes the outputs, so none lies in its place."""
+        del places
+        call.stop_if_unwanted()
+        started = time.monotonic()
+        outputs = self.predict(inputs)
+        call.stop_if_unwanted()
+        return Outcome(outputs, StageTimes(compute_s=time.monotonic() - started))
 
     def predict(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
         """Run the graph on checked inputs, in manifest order.

@@ -1,0 +1,1 @@
+"""How a loaded model answers: whole, in slabs, or in tiles mixed with those of other requests."""
