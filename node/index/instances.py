@@ -127,11 +127,6 @@ def is_known_result(engine: Engine, sop_instance_uid: str) -> bool:
         return bool(connection.execute(select(exists().where(wanted))).scalar())
 
 
-def instances_of_study(engine: Engine, study_uid: str) -> tuple[ReceivedInstance, ...]:
-    """Return all instances of a study, derived ones too, ordered by SOP Instance UID."""
-    return _instances(engine, select(instance).where(instance.c.study_uid == study_uid))
-
-
 def instances_of_generation(engine: Engine, study_uid: str, generation: str) -> tuple[ReceivedInstance, ...]:
     """Return the instances that were in the study when that generation was decided, ordered by SOP Instance UID."""
     member = generation_member.c

@@ -40,12 +40,6 @@ def studies(engine: Engine, *, most: int = 1000) -> tuple[StudyRow, ...]:
     return _rows(engine, _counted().order_by(study.c.last_received_at.desc(), study.c.study_uid).limit(most))
 
 
-def find_study(engine: Engine, study_uid: str) -> StudyRow | None:
-    """Return the study, or None where no instance of it can trigger a run."""
-    found = _rows(engine, _counted().where(study.c.study_uid == study_uid))
-    return found[0] if found else None
-
-
 def decide(
     engine: Engine, study_uid: str, reason: str, now: datetime, *, seen_last: datetime | None = None
 ) -> ReadyStudy | None:
@@ -76,16 +70,6 @@ def present_generation(engine: Engine, study_uid: str) -> str:
     """Return the generation that the study would be decided as now."""
     with engine.connect() as connection:
         return generation_of(_members(connection, study_uid, store_directory_of(engine)))
-
-
-def ready_generations(engine: Engine) -> tuple[ReadyStudy, ...]:
-    """Return every decided generation, oldest decision first: what the sweep enqueues again, idempotently."""
-    columns = generation.c
-    query = select(columns.study_uid, columns.generation, columns["count"], columns.reason).order_by(
-        columns.decided_at, columns.study_uid, columns["count"]
-    )
-    with engine.connect() as connection:
-        return tuple(ReadyStudy(*row) for row in connection.execute(query))
 
 
 def _members(connection: Connection, study_uid: str, base: Path) -> list[ReceivedInstance]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import Dataset
 
-from node.index.instances import find_instance, instances_of_study
+from node.index.instances import find_instance
 from node.index.reindex import reindex
+from tests.index_views import instances_of_study
 from tests.receiving import STUDY, ct_image, receiver, send
 
 

@@ -28,11 +28,12 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import Verification
 from sqlalchemy.exc import OperationalError
 
-from node.index.instances import find_instance, instances_of_study, is_known_variant, quarantined
+from node.index.instances import find_instance, is_known_variant, quarantined
 from node.index.reindex import reindex
-from node.index.studies import arriving, decide, find_study, ready_generations
+from node.index.studies import arriving, decide
 from node.intake import storage_scp
 from node.intake.presentation import LOSSLESS, LOSSY, TRANSFER_SYNTAXES
+from tests.index_views import find_study, instances_of_study, ready_generations
 from tests.raw_peer import P_DATA, RawPeer, p_data, status_of, store_command
 from tests.receiving import SERIES, STUDY, Receiver, associate, ct_image, receiver, send
 from tests.waiting import wait_until

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from node.index.instances import instances_of_study, quarantined
+from node.index.instances import quarantined
+from tests.index_views import instances_of_study
 from tests.receiving import STUDY, Receiver, ct_image, receiver
 from tests.waiting import wait_until
 

@@ -72,7 +72,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(monkeypatch: pytes
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"absent\.toml"):
+    with pytest.raises(SettingsError, match=r"absent\.toml: no such file\. Remedy: `hilum init`"):
         load_settings(tmp_path / "absent.toml")
 
 

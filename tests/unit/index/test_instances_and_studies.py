@@ -16,14 +16,14 @@ from node.index.instances import (
     Reception,
     find_instance,
     instances_of_generation,
-    instances_of_study,
     is_known_result,
     is_known_variant,
     record_instance,
     record_variant,
 )
-from node.index.studies import arriving, decide, find_study, ready_generations, studies
+from node.index.studies import arriving, decide, studies
 from node.index.tables import evidence_object, evidence_set
+from tests.index_views import find_study, instances_of_study, ready_generations
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
