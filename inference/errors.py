@@ -4,6 +4,9 @@
     ├── RequestRefused          tensor, dtype, shape, bytes     INVALID_ARGUMENT     final
     ├── ModelNotFound           no such model or version        NOT_FOUND            final
     ├── BundleRefused           a bundle failed its checks      FAILED_PRECONDITION  final
+    ├── RegionNotFound          no such region for this client  NOT_FOUND            final
+    ├── AlreadyRegistered       a region's name is taken        ALREADY_EXISTS       final
+    ├── NotOffered              an RPC or a way switched off    UNIMPLEMENTED        final
     ├── RequestTooLarge         never fits this machine         FAILED_PRECONDITION  final
     ├── Busy                    queue or memory taken           RESOURCE_EXHAUSTED   retry
     ├── ModelNotReady           loading, or shutting down       UNAVAILABLE          retry
@@ -43,6 +46,24 @@ class BundleRefused(ServiceError):
     """A bundle failed its checks: digest, manifest, graph, signature or golden pair."""
 
     code = grpc.StatusCode.FAILED_PRECONDITION
+
+
+class RegionNotFound(ServiceError):
+    """This client has no region of that name."""
+
+    code = grpc.StatusCode.NOT_FOUND
+
+
+class AlreadyRegistered(ServiceError):
+    """A region of that name is registered already."""
+
+    code = grpc.StatusCode.ALREADY_EXISTS
+
+
+class NotOffered(ServiceError):
+    """The service does not offer this RPC, or its operator switched it off."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
 
 
 class RequestTooLarge(ServiceError):

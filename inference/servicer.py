@@ -13,16 +13,16 @@ from inference.errors import BundleRefused, ModelNotReady
 from inference.ports import LoadedModel
 from inference.repository import ModelRepository
 from inference.requests import build_response, memory_need, read_inputs, wanted_outputs
+from inference.servicer_unoffered import UnofferedRpcs
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import Tensor
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
 _log = structlog.get_logger(__name__)
 SERVER_NAME = "hilum"
 PLATFORM = "tensorflow_frozen_graph"
 
 
-class InferenceServicer(GRPCInferenceServiceServicer):
+class InferenceServicer(UnofferedRpcs):
     """Answers from a repository; errors are raised and become status codes in the interceptor."""
 
     def __init__(self, repository: ModelRepository, admission: Admission) -> None:
