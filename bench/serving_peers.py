@@ -84,7 +84,7 @@ def volume_of(voxels: NDArray[np.int16]) -> Volume:
 
 
 def memory_of(pid: int) -> dict[str, int]:
-    """Read a process's memory in bytes: `RssAnon` is its own, `RssShmem` is shared (regions), `VmRSS` both and files."""
+    """Read a process's memory in bytes: `RssAnon` is its own, `RssShmem` is shared (regions), `VmRSS` is all."""
     rows = (line.split() for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines())
     return {row[0].rstrip(":"): int(row[1]) * 1024 for row in rows if len(row) == 3 and row[2] == "kB"}
 
