@@ -48,6 +48,8 @@ class LeaseRequest(_message.Message):
 
     @_typing.final
     class Renew(_message.Message):
+        """Empty name: every region of this lease."""
+
         DESCRIPTOR: _descriptor.Descriptor
 
         NAME_FIELD_NUMBER: _builtins.int
@@ -117,18 +119,25 @@ class LeaseResponse(_message.Message):
     PROOF_FIELD_NUMBER: _builtins.int
     EXPIRES_AFTER_S_FIELD_NUMBER: _builtins.int
     ERROR_CODE_FIELD_NUMBER: _builtins.int
+    NOT_LOCAL_BECAUSE_FIELD_NUMBER: _builtins.int
     error_message: _builtins.str
     """Empty: done. Else why not; the stream stays open."""
     name: _builtins.str
-    """128 random bits in hexadecimal: who knows the name may use the region."""
+    """128 random bits in hexadecimal: whoever knows the name, and is the same client, may use the region."""
     byte_size: _builtins.int
     key: _builtins.str
-    """Where the client may map it: name below /dev/shm. Empty: not by mapping, by Upload and Download."""
+    """Where the client may map it: "/proc/PID/fd/N", memory of the server that no one can shrink or grow (a sealed memfd).
+    A client looks before it opens: os.readlink(key) begins with "/memfd:hilum-region"; on another host the path may
+    be any file. It then opens it read-write, and writes only where the size is byte_size and the proof is found.
+    Empty: not by mapping, by Upload and Download.
+    """
     proof: _builtins.bytes
-    """Random bytes that lie in the file's first bytes: a client that finds them there is on the same host."""
+    """Random bytes that lie in the region's first bytes: a client that finds them there is on the same host."""
     expires_after_s: _builtins.int
     error_code: _builtins.int
     """gRPC status code of the refusal; 0 where there is none."""
+    not_local_because: _builtins.str
+    """Why the key is empty although `local` was asked for."""
     def __init__(
         self,
         *,
@@ -139,10 +148,11 @@ class LeaseResponse(_message.Message):
         proof: _builtins.bytes = ...,
         expires_after_s: _builtins.int = ...,
         error_code: _builtins.int = ...,
+        not_local_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_size", b"byte_size", "error_code", b"error_code", "error_message", b"error_message", "expires_after_s", b"expires_after_s", "key", b"key", "name", b"name", "proof", b"proof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_size", b"byte_size", "error_code", b"error_code", "error_message", b"error_message", "expires_after_s", b"expires_after_s", "key", b"key", "name", b"name", "not_local_because", b"not_local_because", "proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,7 +189,7 @@ class UploadRequest(_message.Message):
     slot: _builtins.int
     """Which slot the bytes belong to, counted in order of arrival."""
     offset: _builtins.int
-    """Byte offset within the slot."""
+    """Byte offset within the slot, no further than what was sent of it before: a slot is filled from its beginning."""
     chunk: _builtins.bytes
     """At most 1 MiB."""
     @_builtins.property
@@ -241,7 +251,9 @@ class CommitRequest(_message.Message):
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def permutation(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """permutation[i] is the slot, in order of arrival, that becomes the i-th of the tensor. Empty: as they came."""
+        """permutation[i] is the slot, in order of arrival, that becomes the i-th of the tensor; slots that it does not name
+        are left out. Empty: all, as they came.
+        """
 
     def __init__(
         self,
