@@ -10,6 +10,8 @@
     ├── RequestTooLarge         never fits this machine         FAILED_PRECONDITION  final
     ├── Busy                    queue or memory taken           RESOURCE_EXHAUSTED   retry
     ├── ModelNotReady           loading, or shutting down       UNAVAILABLE          retry
+    ├── ClientUnknown           no certificate was shown        UNAUTHENTICATED      final
+    ├── AccessDenied            its SAN is not listed           PERMISSION_DENIED    final
     ├── DeadlinePassed          no time left to answer          DEADLINE_EXCEEDED    retry
     ├── RequestCancelled        the client is gone              CANCELLED            -
     └── PredictionFailed        the graph failed, or NaN came   INTERNAL             final
@@ -82,6 +84,18 @@ class ModelNotReady(ServiceError):
     """The model is known and not yet warmed, or the service is stopping."""
 
     code = grpc.StatusCode.UNAVAILABLE
+
+
+class ClientUnknown(ServiceError):
+    """The method needs a client certificate and none was shown."""
+
+    code = grpc.StatusCode.UNAUTHENTICATED
+
+
+class AccessDenied(ServiceError):
+    """The client's certificate is not listed for the method."""
+
+    code = grpc.StatusCode.PERMISSION_DENIED
 
 
 class DeadlinePassed(ServiceError):

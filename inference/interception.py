@@ -1,0 +1,68 @@
+"""One way to lay something around every kind of RPC: unary, streamed, and health's watch that holds no thread."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import grpc
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Behaviour = Callable[..., Any]
+_KEPT = ("experimental_non_blocking", "experimental_thread_pool")
+"""Attributes by which gRPC chooses how a behaviour runs; a wrapper must show them too."""
+_BEHAVIOURS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class AroundInterceptor(grpc.ServerInterceptor):
+    """Enters `around` before a method's behaviour and leaves it when its last answer is given."""
+
+    @abstractmethod
+    def around(self, method: str, request: Any, context: grpc.ServicerContext) -> AbstractContextManager[Any]:
+        """Hold the RPC; give the request (or the iterator of requests) that the behaviour shall see."""
+
+    def concerns(self, method: str) -> bool:
+        """Tell whether a method, "/package.Service/Method", is wrapped at all."""
+        del method
+        return True
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Wrap the handler of a method that is concerned."""
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not self.concerns(method):
+            return handler
+        return rewrapped(handler, lambda behaviour: self._wrapped(behaviour, method, handler))
+
+    def _wrapped(self, behaviour: Behaviour, method: str, handler: Handler) -> Behaviour:
+        def single(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+            with self.around(method, request, context) as seen:
+                return behaviour(seen, context, *send)
+
+        def streamed(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self.around(method, request, context) as seen:
+                yield from behaviour(seen, context)
+
+        holds_thread = not getattr(behaviour, "experimental_non_blocking", False)
+        return streamed if handler.response_streaming and holds_thread else single
+
+
+def rewrapped(handler: Handler, wrap: Callable[[Behaviour], Behaviour]) -> Handler:
+    """Make the same kind of handler around another behaviour."""
+    name = next(name for name in _BEHAVIOURS if getattr(handler, name) is not None)
+    behaviour = getattr(handler, name)
+    wrapper = wrap(behaviour)
+    for attribute in _KEPT:
+        if hasattr(behaviour, attribute) and not hasattr(wrapper, attribute):
+            setattr(wrapper, attribute, getattr(behaviour, attribute))
+    make = getattr(grpc, f"{name}_rpc_method_handler")
+    made: Handler = make(
+        wrapper,
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
+    return made
