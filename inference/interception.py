@@ -3,11 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:
+    Handler = grpc.RpcMethodHandler  # generic in its stubs alone
 Behaviour = Callable[..., Any]
 _KEPT = ("experimental_non_blocking", "experimental_thread_pool")
 """Attributes by which gRPC chooses how a behaviour runs; a wrapper must show them too."""
