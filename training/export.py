@@ -2,18 +2,15 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from inference.golden import INPUT_PREFIX, OUTPUT_PREFIX
-from inference.graph.frozen import SAVED_MODEL_FILE, SERVE_TAG, SERVING, import_graph, read_frozen_graph
+from inference.graph.frozen import SAVED_MODEL_FILE, SERVING, import_graph, read_frozen_graph
 from inference.runners.whole import Predictor
 from protos.model_manifest import (
     MANIFEST_FILE,
@@ -25,14 +22,14 @@ from protos.model_manifest import (
     write_manifest,
 )
 from protos.tensors import dtype_of
+from training.freezing import saved_model_of
+from training.parts import Signature, SlabParts, TensorFunction, TileParts, input_specs
 
 GOLDEN_FILE = "golden.npz"
 DEFAULT_TOLERANCE = {"cpu": 1e-3, "gpu": 1e-2}
 """Greatest relative difference of an output, see `inference.golden.golden_difference`; TF32 of GPUs is about 1e-3."""
-PREDICT_METHOD = "tensorflow/serving/predict"
 
 Arrays = Mapping[str, NDArray[Any]]
-TensorFunction = Callable[..., Mapping[str, Any]]
 
 
 def export_bundle(
@@ -49,7 +46,8 @@ def export_bundle(
 
     Args:
         function: takes the manifest's inputs by name (tensors of its dtypes and shapes) and returns a mapping of
-            the manifest's outputs; its variables become constants.
+            the manifest's outputs; its variables become constants. A `training.parts.TileParts` or `SlabParts` is
+            such a function too, and its parts become signatures of the same graph.
         manifest: what `model.toml` says. Where it names no golden pair and `golden_input` is given, the golden file
             with the default tolerance is added to it.
         directory: the models directory, not the version's.
@@ -59,7 +57,7 @@ def export_bundle(
 
     Raises:
         BundleRefused: the graph holds an op that a frozen model may not hold, or is not what the manifest says.
-        ValueError: the manifest names a golden pair and no input for it is given.
+        ValueError: the manifest names a golden pair and no input for it is given, or does not go with the parts.
     """
     target = directory / manifest.identity.name / manifest.identity.version
     if target.exists() and not replace:
@@ -104,31 +102,8 @@ def _write_files(part: Path, function: TensorFunction, manifest: ModelManifest, 
 
 
 def _frozen_saved_model(function: TensorFunction, manifest: ModelManifest) -> Any:
-    """Trace, turn variables into constants, and lay the graph out as TensorFlow Serving reads it."""
-    specs = {
-        tensor.name: tf.TensorSpec(
-            [None if size == -1 else size for size in tensor.shape], dtype_of(tensor.datatype), name=tensor.name
-        )
-        for tensor in manifest.inputs
-    }
-    concrete = tf.function(lambda **tensors: dict(function(**tensors)), autograph=False).get_concrete_function(**specs)
-    names = sorted(concrete.structured_outputs)  # the order in which TensorFlow flattens a mapping
-    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-    saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=1)
-    meta_graph = saved_model.meta_graphs.add()
-    meta_graph.meta_info_def.tags.append(SERVE_TAG)
-    meta_graph.meta_info_def.tensorflow_version = tf.__version__
-    meta_graph.graph_def.CopyFrom(frozen.graph.as_graph_def())
-    signature = meta_graph.signature_def[SERVING]
-    signature.method_name = PREDICT_METHOD
-    for tensor in frozen.inputs:
-        _describe(signature.inputs[tensor.name.partition(":")[0]], tensor)
-    for name, tensor in zip(names, frozen.outputs, strict=True):
-        _describe(signature.outputs[name], tensor)
-    return saved_model
-
-
-def _describe(stated: Any, tensor: Any) -> None:
-    stated.name = tensor.name
-    stated.dtype = tensor.dtype.as_datatype_enum
-    stated.tensor_shape.CopyFrom(tensor.shape.as_proto())
+    """Trace all signatures into one graph, turn variables into constants, and lay it out as TensorFlow Serving does."""
+    signatures = [Signature(SERVING, function, input_specs(manifest))]
+    if isinstance(function, TileParts | SlabParts):
+        signatures += function.signatures(manifest)
+    return saved_model_of(signatures)

@@ -1,0 +1,107 @@
+"""Parts of a model become signatures of one frozen graph, and together they are the whole."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protos.model_manifest import Batching, ModelManifest, Slabs, Tensor
+from tests.bundles import threshold_manifest
+
+tf = pytest.importorskip("tensorflow")
+
+from inference.graph.frozen import SAVED_MODEL_FILE, read_meta_graph, refuse_foreign_ops  # noqa: E402
+from training.export import export_bundle  # noqa: E402
+from training.parts import SlabParts, TileParts  # noqa: E402
+
+KERNEL = np.random.default_rng(1).normal(size=(3, 3, 1, 64)).astype(np.float32)
+INPUT = {
+    "image": np.random.default_rng(2).integers(-99, 99, (3, 8, 8)).astype(np.int16),
+    "slope": np.ones(3, np.float32),
+    "intercept": np.zeros(3, np.float32),
+    "spacing": np.ones(3, np.float32),
+}
+
+
+def manifest() -> ModelManifest:
+    return threshold_manifest().model_copy(update={"batching": Batching()})
+
+
+def parts() -> TileParts:
+    kernel = tf.Variable(KERNEL)
+
+    def prepare(image: Any, slope: Any, intercept: Any) -> dict[str, Any]:
+        values = tf.cast(image, tf.float32) * slope[:, None, None] + intercept[:, None, None]
+        resized = tf.image.resize(values[..., None], (8, 8))
+        return {"tiles": tf.map_fn(lambda tile: tile + 0, resized), "least": tf.reduce_min(values)}
+
+    def network(tiles: Any) -> dict[str, Any]:
+        return {"answers": tf.reduce_mean(tf.nn.conv2d(tiles, kernel, 1, "SAME") + tf.constant(KERNEL[0, 0, 0]), -1)}
+
+    def finish(answers: Any, least: Any, image: Any) -> dict[str, Any]:
+        return {"probability": tf.cast((answers > least / 100) & (image > -50), tf.uint8)}
+
+    return TileParts(prepare, network, finish)
+
+
+def functions(path: Path) -> dict[str, Any]:
+    meta_graph = read_meta_graph(path)
+    refuse_foreign_ops(meta_graph.graph_def, path)
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(meta_graph.graph_def, name=""), [])
+
+    def imported(signature: Any) -> Any:
+        names = sorted(signature.inputs)
+        run = wrapped.prune(
+            [signature.inputs[name].name for name in names], {key: item.name for key, item in signature.outputs.items()}
+        )
+        return lambda known: run(*(tf.constant(known[name]) for name in names))
+
+    return {name: imported(signature) for name, signature in meta_graph.signature_def.items()}
+
+
+def test_parts_are_the_whole(tmp_path: Path) -> None:
+    bundle = export_bundle(parts(), manifest(), tmp_path, INPUT)
+    run = functions(bundle.directory / SAVED_MODEL_FILE)
+    known: dict[str, Any] = dict(INPUT)
+    for name in ("prepare", "network", "finish"):
+        known |= run[name](known)
+    whole = run["serving_default"](INPUT)["probability"].numpy()
+    np.testing.assert_array_equal(known["probability"].numpy(), whole)
+    assert 0 < whole.sum() < whole.size
+
+
+def test_weights_are_stored_once(tmp_path: Path) -> None:
+    bundle = export_bundle(parts(), manifest(), tmp_path, None)
+    assert (bundle.directory / SAVED_MODEL_FILE).read_bytes().count(KERNEL.tobytes()) == 1
+
+
+def test_parts_of_tiles_want_batching_in_the_manifest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batching"):
+        export_bundle(parts(), threshold_manifest(), tmp_path, None)
+
+
+def test_slabs_with_a_survey_are_the_whole(tmp_path: Path) -> None:
+    state = (
+        Tensor(name="state/sum", datatype="FP32", shape=()),
+        Tensor(name="state/voxels", datatype="FP32", shape=()),
+    )
+
+    def survey(image: Any, **known: Any) -> dict[str, Any]:
+        total = known["state/sum"] + tf.reduce_sum(tf.cast(image, tf.float32))
+        return {"state/sum": total, "state/voxels": known["state/voxels"] + tf.cast(tf.size(image), tf.float32)}
+
+    def slab(image: Any, **known: Any) -> dict[str, Any]:
+        kept = {name: tf.identity(known[name]) for name in ("state/sum", "state/voxels")}
+        mean = known["state/sum"] / known["state/voxels"]
+        return {"probability": tf.cast(tf.cast(image, tf.float32) > mean, tf.uint8), **kept}
+
+    described = threshold_manifest().model_copy(update={"slabs": Slabs(slices=2, state=state)})
+    bundle = export_bundle(SlabParts(slab, state, survey), described, tmp_path, INPUT)
+    run = functions(bundle.directory / SAVED_MODEL_FILE)
+    cuts = [{**INPUT, "image": INPUT["image"][a:b], "slope": INPUT["slope"][a:b]} for a, b in ((0, 2), (2, 3))]
+    known: dict[str, Any] = {item.name: np.zeros((), np.float32) for item in state}
+    for cut in cuts:
+        known = run["survey"]({**cut, "intercept": cut["slope"], **known})
+    made = [run["slab"]({**cut, "intercept": cut["slope"], **known})["probability"].numpy() for cut in cuts]
+    np.testing.assert_array_equal(np.concatenate(made), run["serving_default"](INPUT)["probability"].numpy())
