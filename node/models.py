@@ -53,7 +53,7 @@ def _sound(directories: Iterable[Path]) -> tuple[tuple[ModelBundle, ...], list[s
     broken: dict[str, str] = {}
     for path in directories:
         try:
-            sound.append(open_bundle(path))
+            sound.append(_open_with_findings(path))
         except ManifestError as error:
             broken["/".join(path.parts[-2:])] = str(error)
     for model, reason in broken.items():
@@ -63,6 +63,16 @@ def _sound(directories: Iterable[Path]) -> tuple[tuple[ModelBundle, ...], list[s
 
 def _open(directory: Path) -> ModelBundle:
     try:
-        return open_bundle(directory)
+        return _open_with_findings(directory)
     except ManifestError as error:
         raise SettingsError(f"inference.models_directory: {error}") from error
+
+
+def _open_with_findings(directory: Path) -> ModelBundle:
+    bundle = open_bundle(directory)
+    if not bundle.manifest.findings:
+        raise ManifestError(
+            f"{directory}: the manifest has no findings, so there is nothing to write. "
+            f"Remedy: name other models in inference.models, or add findings to the manifest."
+        )
+    return bundle

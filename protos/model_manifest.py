@@ -13,34 +13,42 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from protos.finding_rules import (
+    CodedConcept,
+    ComponentFindings,
+    Concept,
+    FindingRule,
+    Frozen,
+    LabelClass,
+    LabelFindings,
+    without_kinds,
+)
+
+__all__ = [
+    "CodedConcept",
+    "ComponentFindings",
+    "Concept",
+    "LabelClass",
+    "LabelFindings",
+    "ManifestError",
+    "ModelBundle",
+    "ModelManifest",
+]
 MANIFEST_FILE = "model.toml"
 DIGEST_LIST_FILE = "bundle.sha256"
 
 Datatype = Literal[
     "BOOL", "UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "UINT64", "INT64", "FP16", "FP32", "FP64"
 ]
-MeasurementKind = Literal["volume", "longest_axial_diameter", "mean", "probability"]
 
 
 class ManifestError(ValueError):
     """A bundle or its manifest is not what it must be; the message names file, field, value and remedy."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class CodedConcept(_Frozen):
-    """A code of PS3.16: value, coding scheme designator and meaning, e.g. 27925004, SCT, Nodule."""
-
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class Range(_Frozen):
+class Range(Frozen):
     """A closed interval; `None` leaves a side open."""
 
     least: float | None = None
@@ -59,7 +67,7 @@ class Range(_Frozen):
         return f"at most {self.most:g}" if self.most is not None else "any"
 
 
-class Identity(_Frozen):
+class Identity(Frozen):
     """Who the algorithm is: it stands in every result (TID 4019, IHE AIR contributing equipment)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
@@ -71,7 +79,7 @@ class Identity(_Frozen):
     """Oldest TensorFlow that runs the graph, e.g. "2.21"; empty takes any."""
 
 
-class Use(_Frozen):
+class Use(Frozen):
     """What the model is for, what it is not for, and what is known of its limits."""
 
     intended_use: str
@@ -79,7 +87,7 @@ class Use(_Frozen):
     limits: tuple[str, ...] = ()
 
 
-class AcceptedInput(_Frozen):
+class AcceptedInput(Frozen):
     """Which series the model takes and how it wants them.
 
     `axes` names the patient direction in which the slice, row and column index grow, in that order:
@@ -113,7 +121,7 @@ class AcceptedInput(_Frozen):
         return self
 
 
-class Tensor(_Frozen):
+class Tensor(Frozen):
     """One input or output of the signature; -1 stands for a dimension of any size."""
 
     name: Annotated[str, Field(min_length=1)]
@@ -121,40 +129,7 @@ class Tensor(_Frozen):
     shape: tuple[int, ...]
 
 
-class Concept(_Frozen):
-    """What a segment or finding is, coded as PS3.3 C.8.20.4.2 and TID 1410/1411 want it."""
-
-    category: CodedConcept
-    type: CodedConcept
-    site: CodedConcept | None = None
-    color_rgb: tuple[int, int, int] = (255, 0, 0)
-
-
-class ComponentFindings(_Frozen):
-    """Findings by 3-D connected components of a thresholded voxel map.
-
-    `output` is a voxel map on the input grid; voxel * scale is compared with `threshold`. With `within`, components
-    are formed only where that output is non-zero. `instances` gives one segment per component, else one for all.
-    """
-
-    kind: Literal["components"] = "components"
-    output: str
-    scale: float = 1 / 255
-    threshold: Annotated[float, Field(gt=0, lt=1)]
-    within: str | None = None
-    connectivity: Literal[6, 18, 26] = 26
-    min_voxels: Annotated[int, Field(ge=1)] = 1
-    min_volume_ml: Annotated[float, Field(ge=0)] = 0.0
-    min_diameter_mm: Annotated[float, Field(ge=0)] = 0.0
-    min_probability: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_findings: Annotated[int, Field(ge=1, le=1000)] = 50
-    instances: bool = True
-    label: Annotated[str, Field(min_length=1, max_length=48)]
-    concept: Concept
-    measurements: tuple[MeasurementKind, ...] = ("volume", "longest_axial_diameter", "mean", "probability")
-
-
-class ValueRules(_Frozen):
+class ValueRules(Frozen):
     """How stored values reach the graph."""
 
     padding: Literal["send", "ignore"] = "ignore"
@@ -162,14 +137,14 @@ class ValueRules(_Frozen):
     monochrome1: Literal["refuse"] = "refuse"
 
 
-class Memory(_Frozen):
+class Memory(Frozen):
     """What one request takes at the service beyond its input and output."""
 
     base_mb: float
     bytes_per_voxel: float
 
 
-class Figure(_Frozen):
+class Figure(Frozen):
     """One measured figure with its data set and, where known, a 95 % interval."""
 
     name: str
@@ -181,7 +156,7 @@ class Figure(_Frozen):
     note: str = ""
 
 
-class DatasetUse(_Frozen):
+class DatasetUse(Frozen):
     """A data set that made the model: name, licence, credit, split rule and digest of the split."""
 
     name: str
@@ -191,7 +166,7 @@ class DatasetUse(_Frozen):
     digest: str = ""
 
 
-class Batching(_Frozen):
+class Batching(Frozen):
     """How tiles of several requests are mixed in the signature `network`."""
 
     max_batch: Annotated[int, Field(ge=1, le=1024)] = 8
@@ -204,7 +179,7 @@ class Batching(_Frozen):
     """Tiles that wait at most; more are answered RESOURCE_EXHAUSTED at once."""
 
 
-class Slabs(_Frozen):
+class Slabs(Frozen):
     """How a large volume runs in slabs of slices with constant memory, by the signature `slab`.
 
     `slab` takes the manifest's inputs, those of `along` cut to a slab with its halo, and the state; it returns the
@@ -223,14 +198,14 @@ class Slabs(_Frozen):
     """State tensors; no dimension of any size."""
 
 
-class Golden(_Frozen):
+class Golden(Frozen):
     """A synthetic input and its output, kept in the bundle, within a tolerance per device class."""
 
     file: str
     tolerance: dict[str, float]
 
 
-class ModelManifest(_Frozen):
+class ModelManifest(Frozen):
     """The whole of `model.toml`."""
 
     schema_version: Literal[1]
@@ -239,7 +214,8 @@ class ModelManifest(_Frozen):
     accepts: AcceptedInput
     inputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
     outputs: Annotated[tuple[Tensor, ...], Field(min_length=1)]
-    findings: Annotated[tuple[ComponentFindings, ...], Field(min_length=1)]
+    findings: tuple[FindingRule, ...] = ()
+    """Empty where only the service answers for the model; the node then refuses it."""
     memory: Memory
     licence: str
     value_rules: ValueRules = ValueRules()
@@ -263,11 +239,13 @@ class ModelManifest(_Frozen):
 
     @model_validator(mode="after")
     def _findings_name_outputs(self) -> Self:
-        known = {tensor.name for tensor in self.outputs}
+        known = {tensor.name: tensor.datatype for tensor in self.outputs}
         for finding in self.findings:
-            for name in filter(None, (finding.output, finding.within)):
+            for name in finding.outputs:
                 if name not in known:
                     raise ValueError(f"findings name the output {name!r}; the model has {sorted(known)}")
+            if isinstance(finding, LabelFindings) and known[finding.output] not in ("UINT8", "UINT16"):
+                raise ValueError(f"a label map must be UINT8 or UINT16; {finding.output!r} is {known[finding.output]}")
         return self
 
 
@@ -294,7 +272,7 @@ def read_manifest(path: Path) -> ModelManifest:
 def describe_validation(error: ValidationError) -> str:
     """Say each violation as "key: what is wrong (got value)"."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'document'}: {item['msg']} (got {item['input']!r:.120})"
+        f"{'.'.join(without_kinds(item['loc'])) or 'document'}: {item['msg']} (got {item['input']!r:.120})"
         for item in error.errors()
     )
 

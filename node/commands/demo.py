@@ -97,7 +97,7 @@ def _truth_table(shown: "Shown") -> Table:
         )
         diameter = values.get("Long axis", "")
         label = f"[green]{finding.label}[/green]" if finding else "[red]not found[/red]"
-        probability = f"{100 * finding.probability:.0f} %" if finding else ""
+        probability = f"{100 * finding.probability:.0f} %" if finding and finding.probability is not None else ""
         kind = f"{nodule.density_hu:.0f} HU, {nodule.kind.replace('_', '-')}"
         table.add_row(f"{nodule.diameter_mm:g} mm", kind, label, diameter, probability)
     others = len(findings) - len({item.ordinal for item in matched.values()})

@@ -36,8 +36,8 @@ class Finding:
     type: Code
     site: Code | None
     color_rgb: tuple[int, int, int]
-    probability: float
-    """0 to 1."""
+    probability: float | None
+    """0 to 1; None where the model gives none."""
     measurements: tuple[Measurement, ...]
     bounds: tuple[slice, slice, slice]
     """Bounding box on the source grid [slice, row, column]."""

@@ -19,7 +19,8 @@ from node.domain.volume import Volume
 from node.errors import InferenceRejected
 from node.results import concepts
 from node.results.components import Component, components, longest_in_plane_mm
-from protos.model_manifest import ComponentFindings, ModelManifest
+from node.results.label_findings import add_classes
+from protos.model_manifest import ComponentFindings, LabelFindings, ModelManifest
 
 writer_revision = 2
 """Raised whenever the same prediction would give another result: thresholds, sort, measurements or objects."""
@@ -44,7 +45,8 @@ def build_findings(manifest: ModelManifest, volume: Volume, outputs: Mapping[str
 
     Returns:
         The findings of each rule, largest volume first, equal volumes in the order of their first voxel (slice, row,
-        column). A finding's probability is the highest voxel value of its component.
+        column). A finding's probability is the highest voxel value of its component. A label map gives one finding
+        for each class that is there, in the order of the classes.
 
     Raises:
         InferenceRejected: An output is missing or does not lie on the grid of the volume.
@@ -53,6 +55,9 @@ def build_findings(manifest: ModelManifest, volume: Volume, outputs: Mapping[str
     items: list[Finding] = []
     dropped = beyond = 0
     for rule in manifest.findings:
+        if isinstance(rule, LabelFindings):
+            dropped += add_classes(rule, volume, _on_grid(rule.output, volume, outputs), items, labels)
+            continue
         mask = candidate_mask(rule, volume, outputs)
         if items:
             mask &= labels == 0

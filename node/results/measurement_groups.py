@@ -49,10 +49,14 @@ def measurement_group(
             Measurement(coded(each.concept), float(f"{each.value:.{_DIGITS}g}"), coded(each.unit))
             for each in item.measurements
         ],
-        qualitative_evaluations=[
-            QualitativeEvaluation(coded(concepts.CERTAINTY), coded(concepts.certainty_level(item.probability)))
-        ],
+        qualitative_evaluations=_certainty(item),
     )
+
+
+def _certainty(item: Finding) -> list[QualitativeEvaluation] | None:
+    if item.probability is None:
+        return None
+    return [QualitativeEvaluation(coded(concepts.CERTAINTY), coded(concepts.certainty_level(item.probability)))]
 
 
 def tracking_identifier(item: Finding) -> str:

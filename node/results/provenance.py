@@ -10,6 +10,7 @@ from node.dimse.implementation import node_version
 from node.results import concepts, uids
 from node.results.coding import coded
 from node.results.request import EvidenceRequest
+from protos.model_manifest import ComponentFindings, LabelFindings
 
 
 def set_equipment(dataset: Dataset, request: EvidenceRequest) -> None:
@@ -33,14 +34,19 @@ def model_version(request: EvidenceRequest) -> str:
 
 def algorithm_parameters(request: EvidenceRequest) -> list[str]:
     """Say what makes the algorithm repeatable: digest, whether the service proved it, and the rules of the findings."""
-    rules = [
+    rules = [_rule_text(rule) for rule in request.manifest.findings]
+    return [f"bundle SHA-256 {request.model.digest} ({request.model.verified})", *rules]
+
+
+def _rule_text(rule: ComponentFindings | LabelFindings) -> str:
+    if isinstance(rule, LabelFindings):
+        return f"classes of {rule.output}, at least {rule.min_volume_ml:g} mL"
+    return (
         f"{rule.label}: {rule.output} * {rule.scale:g} >= {rule.threshold:g}, {rule.connectivity} neighbours"
         + (f", within {rule.within}" if rule.within else "")
         + f", at least {rule.min_voxels} voxels, {rule.min_volume_ml:g} mL, {rule.min_diameter_mm:g} mm, "
         + f"probability {rule.min_probability:g}, at most {rule.max_findings} findings"
-        for rule in request.manifest.findings
-    ]
-    return [f"bundle SHA-256 {request.model.digest} ({request.model.verified})", *rules]
+    )
 
 
 def segment_algorithm(request: EvidenceRequest) -> AlgorithmIdentificationSequence:

@@ -113,7 +113,7 @@ def _qualitative_evaluations(request: EvidenceRequest) -> ContainerContentItem:
 
 def _kinds(request: EvidenceRequest) -> dict[Code, bool]:
     found = {item.type for item in request.findings.items}
-    kinds = (concepts.from_manifest(rule.concept.type) for rule in request.manifest.findings)
+    kinds = (concepts.from_manifest(kind) for rule in request.manifest.findings for kind in rule.kinds)
     return {kind: kind in found for kind in kinds}
 
 
