@@ -10,7 +10,7 @@ import structlog
 
 from inference.errors import BundleRefused, ModelNotFound, ModelNotReady, ServiceError, SettingsRefused
 from inference.ports import LoadedModel, ModelState
-from inference.runners.whole import load_predictor
+from inference.runners.loading import load_runner
 from protos.model_manifest import ManifestError, bundle_directories, open_bundle
 
 _log = structlog.get_logger(__name__)
@@ -111,7 +111,7 @@ class ModelRepository:
         started = time.monotonic()
         try:
             bundle = open_bundle(path)
-            model = LoadedModel(bundle, load_predictor(bundle))
+            model = LoadedModel(bundle, load_runner(bundle))
         except (ManifestError, BundleRefused) as error:
             refusal = error if isinstance(error, BundleRefused) else BundleRefused(str(error))
             _log.error("model_refused", model="/".join(key), reason=str(refusal))

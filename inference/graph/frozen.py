@@ -5,15 +5,18 @@
 manifest, and its GraphDef imported. TensorFlow executes nothing of the file before the checks have passed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from inference.call import Call
+from inference.cancellation import NativeFunction
 from inference.errors import BundleRefused
 from inference.graph.allowed_ops import ALLOWED_OPS
 from protos.model_manifest import ModelManifest, Tensor
@@ -22,6 +25,17 @@ from protos.tensors import TensorError, check_tensor, datatype_of
 SAVED_MODEL_FILE = "saved_model.pb"
 SERVING = "serving_default"
 SERVE_TAG = "serve"
+SIGNATURES = frozenset({SERVING, "prepare", "network", "finish", "survey", "slab", "explain"})
+GRAPH_BYTES_MOST = (1 << 31) - 1
+"""A protobuf message holds less than 2 GiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Tensor name in the graph of each input and output; `serving_default` in manifest order, others by name."""
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +44,42 @@ class FrozenGraph:
 
     graph_def: Any
     """GraphDef."""
-    inputs: dict[str, str]
-    """Tensor name in the graph of each input, in manifest order."""
-    outputs: dict[str, str]
+    signatures: dict[str, Signature]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Tensor names of the inputs of `serving_default`, in manifest order."""
+        return self.signatures[SERVING].inputs
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        """Tensor names of the outputs of `serving_default`, in manifest order."""
+        return self.signatures[SERVING].outputs
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFunction:
+    """One imported signature: arrays by name in, arrays by name out. May be called from several threads."""
+
+    signature: Signature
+    native: NativeFunction
+
+    def __call__(self, arrays: Mapping[str, NDArray[Any]], call: Call | None = None) -> dict[str, NDArray[Any]]:
+        """Run on arrays of the signature's dtypes; other names are not looked at.
+
+        Args:
+            arrays: one for each input. Memory aligned to 64 bytes is read in place, other memory is copied.
+            call: the run stops between two ops once it ended.
+
+        Returns:
+            Outputs by name, views of TensorFlow's memory; an output that is an input unchanged may view the input.
+
+        Raises:
+            DeadlinePassed, RequestCancelled: the call ended meanwhile.
+            tf.errors.OpError: an op failed.
+        """
+        answers = self.native.run([arrays[name] for name in self.signature.inputs], call)
+        return dict(zip(self.signature.outputs, answers, strict=True))
 
 
 def read_frozen_graph(path: Path, manifest: ModelManifest) -> FrozenGraph:
@@ -48,23 +95,58 @@ def read_frozen_graph(path: Path, manifest: ModelManifest) -> FrozenGraph:
 
 
 def match_signature(meta_graph: Any, manifest: ModelManifest, path: Path) -> FrozenGraph:
-    """Find the graph's tensor of each input and output; BundleRefused where the manifest declares others."""
-    signature = meta_graph.signature_def[SERVING]
-    return FrozenGraph(
-        graph_def=meta_graph.graph_def,
-        inputs=_matched(manifest.inputs, signature.inputs, f"{path}: input"),
-        outputs=_matched(manifest.outputs, signature.outputs, f"{path}: output"),
+    """Find the graph's tensor of each input and output; BundleRefused where the manifest declares others.
+
+    Only `serving_default` is held to the manifest here; the runner that uses a part holds that part to it.
+    """
+    stated = meta_graph.signature_def
+    foreign = sorted(set(stated) - SIGNATURES)
+    if foreign:
+        raise BundleRefused(f"{path}: holds the signature {foreign[0]!r:.80}; known are {sorted(SIGNATURES)}")
+    signatures = {
+        name: Signature(
+            {key: stated[name].inputs[key].name for key in sorted(stated[name].inputs)},
+            {key: stated[name].outputs[key].name for key in sorted(stated[name].outputs)},
+        )
+        for name in stated
+    }
+    signatures[SERVING] = Signature(
+        inputs=_matched(manifest.inputs, stated[SERVING].inputs, f"{path}: input"),
+        outputs=_matched(manifest.outputs, stated[SERVING].outputs, f"{path}: output"),
     )
+    return FrozenGraph(meta_graph.graph_def, signatures)
 
 
-def import_graph(graph: FrozenGraph) -> Any:
-    """Import a checked graph as one ConcreteFunction: inputs in manifest order -> dict of outputs."""
+def import_graph(graph: FrozenGraph) -> GraphFunction:
+    """Import `serving_default` of a checked graph."""
+    return import_signature(graph, SERVING)
+
+
+def import_signature(graph: FrozenGraph, name: str, device: str | None = None) -> GraphFunction:
+    """Import one signature of a checked graph; only the ops that it needs are kept.
+
+    Args:
+        graph: what `read_frozen_graph` gave.
+        name: "serving_default", "prepare", "network", "finish", "survey", "slab" or "explain".
+        device: TensorFlow's name of the device that runs it, e.g. "/GPU:1"; None leaves it to TensorFlow.
+
+    Raises:
+        BundleRefused: the graph has no such signature, or TensorFlow cannot import it.
+    """
+    if name not in graph.signatures:
+        raise BundleRefused(f"saved_model.pb: expected the signature {name!r}, got {sorted(graph.signatures)}")
+    signature = graph.signatures[name]
 
     def definition() -> None:
         tf.graph_util.import_graph_def(graph.graph_def, name="")
 
-    wrapped = tf.compat.v1.wrap_function(definition, [])
-    return wrapped.prune(list(graph.inputs.values()), dict(graph.outputs))
+    try:
+        wrapped = tf.compat.v1.wrap_function(definition, [])
+        pruned = wrapped.prune(list(signature.inputs.values()), list(signature.outputs.values()))
+    except (ValueError, KeyError, tf.errors.OpError) as error:
+        reason = str(error).strip().split("\n", 1)[0][:300]
+        raise BundleRefused(f"saved_model.pb: the signature {name!r} cannot be imported: {reason}") from error
+    return GraphFunction(signature, NativeFunction(pruned, device))
 
 
 def refuse_foreign_ops(graph_def: Any, path: Path) -> None:
@@ -96,6 +178,9 @@ def read_meta_graph(path: Path) -> Any:
     """Parse the one frozen MetaGraphDef of a `saved_model.pb`; BundleRefused where it is anything else."""
     saved_model = saved_model_pb2.SavedModel()
     try:
+        size = path.stat().st_size
+        if size > GRAPH_BYTES_MOST:
+            raise BundleRefused(f"{path}: expected less than 2 GiB, got {size} bytes; it was not parsed")
         saved_model.ParseFromString(path.read_bytes())
     except (OSError, DecodeError) as error:
         raise BundleRefused(f"{path}: cannot be read as a SavedModel: {error}") from error

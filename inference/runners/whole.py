@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from inference.call import Call
 from inference.errors import BundleRefused, Busy, PredictionFailed
 from inference.golden import golden_difference, read_golden, warming_inputs
-from inference.graph.frozen import SAVED_MODEL_FILE, import_graph, read_frozen_graph
+from inference.graph.frozen import SAVED_MODEL_FILE, GraphFunction, import_graph, read_frozen_graph
 from inference.ports import Arrays, Outcome, Places, StageTimes
 from protos.model_manifest import ModelBundle, ModelManifest
 from protos.tensors import TensorError, check_finite, check_tensor, datatype_of
@@ -34,47 +35,55 @@ class Predictor:
     """A callable graph with the manifest that its answers are held to."""
 
     manifest: ModelManifest
-    function: Any
+    function: GraphFunction
 
     def run(self, inputs: Arrays, call: Call, places: Places) -> Outcome:
         """Answer as `inference.ports.Runner` says; TensorFlow makes the outputs, so none lies in its place."""
         del places
         call.stop_if_unwanted()
         started = time.monotonic()
-        outputs = self.predict(inputs)
+        outputs = self.predict(inputs, call)
         call.stop_if_unwanted()
         return Outcome(outputs, StageTimes(compute_s=time.monotonic() - started))
 
-    def predict(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run the graph on checked inputs, in manifest order.
+    def predict(self, inputs: Mapping[str, NDArray[Any]], call: Call | None = None) -> Arrays:
+        """Run the graph on checked inputs, stopping between two ops once `call` ended.
 
         Raises:
             PredictionFailed: the graph failed, or an output is not what the manifest declares or not finite.
             Busy: TensorFlow ran out of memory.
+            DeadlinePassed, RequestCancelled: the call ended meanwhile.
         """
-        try:
-            feeds = [tf.constant(inputs[tensor.name]) for tensor in self.manifest.inputs]
-            answer = self.function(*feeds)
-            outputs: Arrays = {tensor.name: answer[tensor.name].numpy() for tensor in self.manifest.outputs}
-        except tf.errors.ResourceExhaustedError as error:
-            raise Busy(f"{self._name}: TensorFlow ran out of memory; try again when less is running") from error
-        except tf.errors.OpError as error:
-            raise PredictionFailed(f"{self._name}: the graph failed: {_first_line(error)}") from error
-        self._check(outputs)
+        with graph_errors(self.manifest):
+            outputs = self.function(inputs, call)
+        check_outputs(self.manifest, outputs)
         return outputs
 
-    @property
-    def _name(self) -> str:
-        return f"model {self.manifest.identity.name} version {self.manifest.identity.version}"
 
-    def _check(self, outputs: Arrays) -> None:
-        for tensor in self.manifest.outputs:
-            array = outputs[tensor.name]
-            try:
-                check_tensor(tensor, datatype_of(array.dtype), array.shape)
-                check_finite(array, name=tensor.name)
-            except TensorError as error:
-                raise PredictionFailed(f"{self._name}: no result is given out: output {error}") from error
+@contextmanager
+def graph_errors(manifest: ModelManifest) -> Iterator[None]:
+    """Turn TensorFlow's errors into the service's: Busy where memory ran out, else PredictionFailed."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise Busy(f"{_name_of(manifest)}: TensorFlow ran out of memory; try again when less is running") from error
+    except tf.errors.OpError as error:
+        raise PredictionFailed(f"{_name_of(manifest)}: the graph failed: {first_line(error)}") from error
+
+
+def check_outputs(manifest: ModelManifest, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Hold outputs to the manifest; raise PredictionFailed where dtype or shape differ, or NaN or infinity came."""
+    for tensor in manifest.outputs:
+        array = outputs[tensor.name]
+        try:
+            check_tensor(tensor, datatype_of(array.dtype), array.shape)
+            check_finite(array, name=tensor.name)
+        except TensorError as error:
+            raise PredictionFailed(f"{_name_of(manifest)}: no result is given out: output {error}") from error
+
+
+def _name_of(manifest: ModelManifest) -> str:
+    return f"model {manifest.identity.name} version {manifest.identity.version}"
 
 
 def load_predictor(bundle: ModelBundle) -> Predictor:
@@ -87,11 +96,8 @@ def load_predictor(bundle: ModelBundle) -> Predictor:
     manifest = bundle.manifest
     refuse_older_runtime(manifest)
     graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, manifest)
-    try:
-        predictor = Predictor(manifest, import_graph(graph))
-    except (ValueError, tf.errors.OpError) as error:
-        raise BundleRefused(f"{bundle.directory}: the graph cannot be imported: {_first_line(error)}") from error
-    _warm(predictor, bundle)
+    predictor = Predictor(manifest, import_graph(graph))
+    warm(predictor.predict, bundle)
     return predictor
 
 
@@ -109,14 +115,15 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in (*re.findall(r"\d+", version), 0, 0)[:3])
 
 
-def _warm(predictor: Predictor, bundle: ModelBundle) -> None:
+def warm(predict: Callable[[Mapping[str, NDArray[Any]]], Arrays], bundle: ModelBundle) -> None:
+    """Run once; where the bundle has a golden pair, the answer must be within tolerance, else BundleRefused."""
     golden = bundle.manifest.golden
     try:
         if golden is None:
-            predictor.predict(warming_inputs(bundle.manifest))
+            predict(warming_inputs(bundle.manifest))
             return
         pair = read_golden(bundle)
-        difference = golden_difference(pair.outputs, predictor.predict(pair.inputs))
+        difference = golden_difference(pair.outputs, predict(pair.inputs))
     except PredictionFailed as error:
         raise BundleRefused(f"{bundle.directory}: the warming run failed: {error}") from error
     tolerance = golden.tolerance.get(DEVICE_CLASS, np.inf)
@@ -127,6 +134,7 @@ def _warm(predictor: Predictor, bundle: ModelBundle) -> None:
         )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Give the first line of an error, 300 characters at most."""
     text = getattr(error, "message", None) or str(error)
     return str(text).strip().split("\n", 1)[0][:300]

@@ -1,0 +1,108 @@
+"""Run an imported function so that it stops between two ops once nobody waits for it: TensorFlow's private part.
+
+TensorFlow offers cancellation only through `tensorflow.python.eager`. `CancellationManager.get_cancelable_function`
+keeps the manager in one variable of the process, which is wrong with several threads; here the manager goes with the
+call. Feeds view aligned numpy memory; TensorFlow copies what is misaligned. No other module imports these names.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.python.eager import context, execute
+from tensorflow.python.eager.cancellation import CancellationManager
+from tensorflow.python.framework.ops import EagerTensor
+
+from inference.call import Call
+
+_POLL_S = 0.02
+
+
+class Watch:
+    """One thread that cancels the runs whose call has ended or whose deadline has passed."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._watched: dict[int, tuple[Call, Any]] = {}
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def over(self, call: Call, manager: Any) -> Iterator[None]:
+        """Watch one run while the block runs."""
+        key = id(manager)
+        with self._changed:
+            self._watched[key] = (call, manager)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="cancellation", daemon=True)
+                self._thread.start()
+            elif len(self._watched) == 1:
+                self._changed.notify()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._watched.pop(key, None)
+
+    def _look(self) -> None:
+        while True:
+            with self._changed:
+                while not self._watched:
+                    self._changed.wait()
+                unwanted = [key for key, (call, _) in self._watched.items() if is_unwanted(call)]
+                for key in unwanted:
+                    self._watched.pop(key)[1].start_cancel()
+                self._changed.wait(_POLL_S)
+
+
+_WATCH = Watch()
+
+
+def is_unwanted(call: Call) -> bool:
+    """Tell whether the client is gone or its deadline has passed."""
+    return call.ended.is_set() or (call.deadline is not None and time.monotonic() >= call.deadline)
+
+
+class NativeFunction:
+    """A concrete function without captures, called by its name in TensorFlow's runtime."""
+
+    def __init__(self, function: Any, device: str | None = None) -> None:
+        self._function = function  # TensorFlow forgets the name when this goes
+        self._name = function.name.decode() if isinstance(function.name, bytes) else function.name
+        self._outputs = len(function.outputs)
+        self._device = device
+        config = context.context().function_call_options.config_proto_serialized
+        self._attributes = ("executor_type", "", "config_proto", config)
+
+    def run(self, feeds: Sequence[NDArray[Any]], call: Call | None = None) -> list[NDArray[Any]]:
+        """Give the outputs in order; an output on the CPU is a view of TensorFlow's memory.
+
+        Raises:
+            DeadlinePassed, RequestCancelled: the call ended while the function ran.
+            tf.errors.OpError: the function failed.
+        """
+        manager = CancellationManager()
+        try:
+            with _WATCH.over(call, manager) if call is not None else nullcontext():
+                return self._run(feeds, manager)
+        except tf.errors.CancelledError:
+            if call is not None:
+                call.stop_if_unwanted()
+            raise
+
+    def _run(self, feeds: Sequence[NDArray[Any]], manager: Any) -> list[NDArray[Any]]:
+        eager = context.context()
+        with tf.device(self._device) if self._device else nullcontext():
+            tensors = [EagerTensor(_laid_out(array), eager.device_name, None) for array in feeds]
+            answers = execute.execute_with_cancellation(
+                self._name, self._outputs, tensors, self._attributes, eager, manager
+            )
+            return [np.asarray(answer) for answer in answers]
+
+
+def _laid_out(array: NDArray[Any]) -> NDArray[Any]:
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
