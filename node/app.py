@@ -124,7 +124,7 @@ class Node:
         log_level = self.settings.log.level
         service = ServiceProcess(settings, models_directory(settings), state.run, log_level=log_level)
         parts.callback(service.stop)
-        return settings.model_copy(update={"endpoint": service.start()})
+        return settings.with_started(service.start())
 
     def _wake(self, _studies: frozenset[str]) -> None:
         if self.workflow is not None:

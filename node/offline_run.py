@@ -105,7 +105,7 @@ class OfflineRun:
         if not self._start_service:
             return None, settings
         service = ServiceProcess(settings, models_directory(settings), scratch, log_level="warning")
-        return service, settings.model_copy(update={"endpoint": service.start()})
+        return service, settings.with_started(service.start())
 
     def _one(
         self, study: _Study, bundle: ModelBundle, client: InferenceClient, outbox: Outbox, on_step: OnStep

@@ -21,6 +21,7 @@ DEFAULT_FILE = Path("hilum.toml")
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]{0,14}[!-\[\]-~])?$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Address = Annotated[str, Field(pattern=r"^(unix:.+|[^:\s]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})$")]
 
 
 class _Section(BaseModel):
@@ -79,11 +80,34 @@ class CompletionSettings(_Section):
         return self
 
 
+class TlsSettings(_Section):
+    """TLS to the inference service; with certificate and key, mutual."""
+
+    ca: Path | None = None
+    """PEM file of the authorities that the service's certificate is checked against; unset takes the system's."""
+    certificate: Path | None = None
+    """PEM file of this node's certificate chain."""
+    key: Path | None = None
+    """PEM file of its private key."""
+    server_name: str = ""
+    """Name that the service's certificate states, where it is not the endpoint's host."""
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: set both or neither")
+        return self
+
+
 class InferenceSettings(_Section):
     """How to reach the inference service."""
 
-    endpoint: Annotated[str, Field(pattern=r"^(unix:.+|[^:\s]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5})$")] = "127.0.0.1:8500"
+    endpoint: Address = "127.0.0.1:8500"
     """"host:port" or "unix:/path"."""
+    endpoints: tuple[Address, ...] = ()
+    """Several services that serve the same models, asked in turn; set instead of `endpoint`."""
+    tls: TlsSettings | None = None
+    """Table [inference.tls]: ca, certificate, key (PEM files), server_name. Unset: no encryption."""
     start_service: bool = True
     """`hilum up` starts the service itself on this machine."""
     deadline_s: Seconds = 600.0
@@ -93,6 +117,24 @@ class InferenceSettings(_Section):
     """Bundles `<name>/<version>/`; unset takes the models that ship with Hilum."""
     models: tuple[str, ...] = ()
     """Names of the models to run; empty runs all in the directory."""
+
+    @model_validator(mode="after")
+    def _one_way_to_name_endpoints(self) -> Self:
+        if self.endpoints and "endpoint" in self.model_fields_set and self.endpoint not in self.endpoints:
+            raise ValueError(f"endpoint = {self.endpoint!r} is not among endpoints; set one of the two")
+        if len(set(self.endpoints)) != len(self.endpoints):
+            raise ValueError(f"endpoints must differ; got {list(self.endpoints)}")
+        return self
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every endpoint, in order."""
+        return self.endpoints or (self.endpoint,)
+
+    def with_started(self, address: str) -> Self:
+        """Settings with the service that this node started in place of `endpoint`; other endpoints stay."""
+        others = tuple(item for item in self.endpoints if item not in (self.endpoint, address))
+        return self.model_copy(update={"endpoint": address, "endpoints": (address, *others) if others else ()})
 
 
 class ProcessingSettings(_Section):

@@ -65,7 +65,7 @@ def examine(file: Path | None) -> Iterator[Line]:
     yield _disk(settings)
     yield _port(settings)
     yield from _models(settings)
-    yield _service(settings)
+    yield from _services(settings)
     yield from _destinations(settings)
 
 
@@ -130,17 +130,28 @@ def _models(settings: Settings) -> Iterator[Line]:
         yield Line("models", "wrong", f"{directory} holds no bundle", "set inference.models_directory")
 
 
-def _service(settings: Settings) -> Line:
+def _services(settings: Settings) -> Iterator[Line]:
     from node.inference_client.client import InferenceClient
-    from node.state_directory import StateDirectory
 
-    client = InferenceClient(settings.inference)
     try:
-        health = client.health()
+        client = InferenceClient(settings.inference)
+    except SettingsError as error:
+        yield Line("inference service", "wrong", str(error), "correct inference.tls")
+        return
+    try:
+        states = client.health_of_each()
     finally:
         client.close()
-    text = f"{health.endpoint}: {health.status.replace('_', ' ')}, {health.detail}"
-    if health.is_serving:
+    for health in states:
+        is_plain = settings.inference.tls is None or health.endpoint.startswith("unix:")
+        text = f"{health.endpoint}: {health.status.replace('_', ' ')}, {health.detail}"
+        yield _service(settings, f"{text}{'' if is_plain else ', TLS'}", is_serving=health.is_serving)
+
+
+def _service(settings: Settings, text: str, *, is_serving: bool) -> Line:
+    from node.state_directory import StateDirectory
+
+    if is_serving:
         return Line("inference service", "ok", text)
     running = StateDirectory(settings.store.state_directory).is_held()
     if settings.inference.start_service and not running:

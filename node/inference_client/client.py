@@ -3,70 +3,34 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Literal
 
-import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from node.domain.prediction import ModelIdentity, Prediction
 from node.domain.volume import Volume
-from node.errors import InferenceRejected, InferenceUnavailable
+from node.errors import InferenceBroken, InferenceRejected, InferenceUnavailable
 from node.inference_client.answers import check_version, read_outputs, verified_by
+from node.inference_client.channel import MIB
+from node.inference_client.endpoints import HEALTH_TIMEOUT_S, Endpoint, Rotation, ServiceHealth
 from node.inference_client.regions import Region
 from node.inference_client.requests import build_request
-from node.inference_client.statuses import error_of
 from node.settings import InferenceSettings
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import ModelBundle
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
 _log = structlog.get_logger(__name__)
-MIB = 1 << 20
-HEALTH_TIMEOUT_S = 5.0
 _READY_POLL_S = 0.1
-_RECONNECT_FIRST_MS, _RECONNECT_MOST_MS = 200, 5000
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceHealth:
-    """What the service says of itself."""
-
-    endpoint: str
-    status: Literal["serving", "not_serving", "unreachable"]
-    detail: str
-    """Name and version of the server, or why it does not answer."""
-
-    @property
-    def is_serving(self) -> bool:
-        """Tell whether requests are answered."""
-        return self.status == "serving"
 
 
 class InferenceClient:
-    """One channel to the service; safe to share between threads."""
+    """A line to every endpoint of the settings; safe to share between threads."""
 
     def __init__(self, settings: InferenceSettings) -> None:
-        """Open the channel; nothing is sent before the first call."""
+        """Open the channels; nothing is sent before the first call. SettingsError: a TLS file cannot be read."""
         self._settings = settings
-        limit = settings.max_message_mb * MIB
-        self._channel = grpc.insecure_channel(
-            settings.endpoint,
-            options=(
-                ("grpc.max_send_message_length", limit),
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.initial_reconnect_backoff_ms", _RECONNECT_FIRST_MS),
-                ("grpc.min_reconnect_backoff_ms", _RECONNECT_FIRST_MS),
-                ("grpc.max_reconnect_backoff_ms", _RECONNECT_MOST_MS),
-                ("grpc.enable_http_proxy", 0),  # voxels never take a detour over a web proxy of the environment
-            ),
-        )
-        self._stub = GRPCInferenceServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
-        self._closed = threading.Event()
+        self.endpoints = tuple(Endpoint(address, settings) for address in settings.addresses)
+        self._rotation = Rotation(self.endpoints)
 
     def infer(self, bundle: ModelBundle, volume: Volume, region: Region | None = None) -> Prediction:
         """Run the bundle's model on a volume that lies in the manifest's axes, within the deadline of the settings.
@@ -81,11 +45,8 @@ class InferenceClient:
         request_id = str(uuid.uuid4())
         request = build_request(bundle.manifest, volume, request_id, region)
         self._refuse_too_large(request)
-        self._look_whether_it_is_there()
         started = time.monotonic()
-        response: messages.ModelInferResponse = self._call(
-            self._stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
-        )
+        response = self._infer_anywhere(request)
         seconds = time.monotonic() - started
         verified = verified_by(response, bundle)
         check_version(response, bundle)
@@ -113,7 +74,7 @@ class InferenceClient:
         reason = "not ready yet"
         while (remaining := deadline - time.monotonic()) > 0:
             try:
-                if self._call(self._stub.ModelReady, request, timeout_s=min(remaining, HEALTH_TIMEOUT_S)).ready:
+                if self._is_ready(request, min(remaining, HEALTH_TIMEOUT_S)):
                     return
             except InferenceUnavailable as error:
                 reason = str(error)
@@ -121,49 +82,58 @@ class InferenceClient:
         raise InferenceUnavailable(f"model {model_name}/{version} was not ready within {timeout_s:g} s: {reason}")
 
     def health(self) -> ServiceHealth:
-        """Ask grpc.health.v1, or ServerReady where a foreign server offers no health service; never raises."""
-        endpoint = self._settings.endpoint
-        try:
-            serving = self._is_serving()
-            stated = self._call(self._stub.ServerMetadata, messages.ServerMetadataRequest(), timeout_s=HEALTH_TIMEOUT_S)
-        except (InferenceUnavailable, InferenceRejected) as error:
-            return ServiceHealth(endpoint, "unreachable", str(error))
-        return ServiceHealth(endpoint, "serving" if serving else "not_serving", f"{stated.name} {stated.version}")
+        """Give the health of the first endpoint that serves, else of the first; never raises."""
+        states = self.health_of_each()
+        return next((item for item in states if item.is_serving), states[0])
+
+    def health_of_each(self) -> tuple[ServiceHealth, ...]:
+        """Give the health of every endpoint, in order; never raises."""
+        return tuple(endpoint.health() for endpoint in self.endpoints)
 
     def close(self) -> None:
-        """Close the channel; calls that run or come later count as unavailable."""
-        self._closed.set()
-        self._channel.close()
+        """Close the channels; calls that run or come later count as unavailable."""
+        for endpoint in self.endpoints:
+            endpoint.close()
 
-    def _is_serving(self) -> bool:
-        try:
-            answer = self._answer(self._health.Check, health_pb2.HealthCheckRequest(), timeout_s=HEALTH_TIMEOUT_S)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
-                raise error_of(error, self._settings.endpoint) from error
-            request = messages.ServerReadyRequest()
-            return bool(self._call(self._stub.ServerReady, request, timeout_s=HEALTH_TIMEOUT_S).ready)
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    def _is_ready(self, request: messages.ModelReadyRequest, timeout_s: float) -> bool:
+        failures: list[InferenceUnavailable] = []
+        for endpoint in self.endpoints:
+            try:
+                if endpoint.call(endpoint.stub.ModelReady, request, timeout_s=timeout_s).ready:
+                    return True
+            except InferenceUnavailable as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return False
 
-    def _look_whether_it_is_there(self) -> None:
+    def _infer_anywhere(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+        """Ask the endpoints in turn until one takes the request; one that breaks over it ends the turn."""
+        failures: list[str] = []
+        for endpoint in self._rotation.candidates():
+            try:
+                self._look_whether_it_is_there(endpoint)
+                response: messages.ModelInferResponse = endpoint.call(
+                    endpoint.stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
+                )
+            except InferenceBroken as error:
+                endpoint.leave_out(str(error))
+                raise
+            except InferenceUnavailable as error:
+                endpoint.leave_out(str(error))
+                failures.append(str(error))
+            else:
+                endpoint.take_back()
+                return response
+        raise InferenceUnavailable("; ".join(failures))
+
+    def _look_whether_it_is_there(self, endpoint: Endpoint) -> None:
         # A server that refuses the question is there too.
         with suppress(InferenceRejected):
-            self._call(self._stub.ServerLive, messages.ServerLiveRequest(), timeout_s=HEALTH_TIMEOUT_S)
-
-    def _call(self, method: Callable[..., Any], request: object, *, timeout_s: float, at_work: bool = False) -> Any:
-        try:
-            return self._answer(method, request, timeout_s=timeout_s)
-        except grpc.RpcError as error:
-            raise error_of(error, self._settings.endpoint, at_work=at_work) from error
-
-    def _answer(self, method: Callable[..., Any], request: object, *, timeout_s: float) -> Any:
-        try:
-            return method(request, timeout=timeout_s)
-        except ValueError as error:
-            # What gRPC raises on a closed channel is no RpcError.
-            if not self._closed.is_set():
-                raise
-            raise InferenceUnavailable(f"the node closed its line to {self._settings.endpoint}") from error
+            if len(self.endpoints) > 1 and not endpoint.is_serving():
+                raise InferenceUnavailable(f"inference service {endpoint.address}: not serving")
+            if len(self.endpoints) == 1:
+                endpoint.call(endpoint.stub.ServerLive, messages.ServerLiveRequest(), timeout_s=HEALTH_TIMEOUT_S)
 
     def _refuse_too_large(self, request: messages.ModelInferRequest) -> None:
         size, limit = request.ByteSize(), self._settings.max_message_mb * MIB

@@ -16,7 +16,7 @@ def client() -> InferenceClient:
 def test_a_call_after_the_close_is_unavailable(client: InferenceClient) -> None:
     client.close()
     with pytest.raises(InferenceUnavailable, match="closed"):
-        client._call(client._stub.ModelInfer, messages.ModelInferRequest(), timeout_s=1)
+        client.endpoints[0].call(client.endpoints[0].stub.ModelInfer, messages.ModelInferRequest(), timeout_s=1)
     with pytest.raises(InferenceUnavailable):
         client.wait_ready("lung_nodule", "1", timeout_s=0.1)
 
@@ -24,10 +24,10 @@ def test_a_call_after_the_close_is_unavailable(client: InferenceClient) -> None:
 def test_a_close_between_the_look_and_the_call_is_unavailable(client: InferenceClient) -> None:
     def method(_request: object, *, timeout: float) -> None:
         client.close()
-        client._stub.ServerLive(messages.ServerLiveRequest(), timeout=timeout)
+        client.endpoints[0].stub.ServerLive(messages.ServerLiveRequest(), timeout=timeout)
 
     with pytest.raises(InferenceUnavailable, match="closed"):
-        client._call(method, messages.ServerLiveRequest(), timeout_s=1)
+        client.endpoints[0].call(method, messages.ServerLiveRequest(), timeout_s=1)
 
 
 def test_health_of_a_closed_client_is_unreachable(client: InferenceClient) -> None:
@@ -42,5 +42,5 @@ def test_another_value_error_is_not_taken_for_the_close(client: InferenceClient)
         raise ValueError("a mistake of ours")
 
     with pytest.raises(ValueError, match="a mistake of ours"):
-        client._call(method, messages.ServerLiveRequest(), timeout_s=1)
+        client.endpoints[0].call(method, messages.ServerLiveRequest(), timeout_s=1)
     client.close()
