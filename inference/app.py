@@ -10,19 +10,27 @@ from pathlib import Path
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
+from inference.access import AccessInterceptor, read_access_rules
 from inference.admission import Admission
+from inference.client_limits import ClientLimiter
 from inference.error_interceptor import ErrorInterceptor
 from inference.errors import ListenError
+from inference.no_regions import NoRegions
 from inference.repository import ModelRepository
 from inference.runners.whole import bound_threads
-from inference.servicer import InferenceServicer
+from inference.security import server_credentials
+from inference.servicer import INFER_STREAMS_MOST, InferenceServicer
+from inference.servicer_parts import Parts
 from inference.settings import ServiceSettings
 from protos.open_inference_pb2 import DESCRIPTOR
 from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from protos.tensor_regions_pb2 import DESCRIPTOR as REGIONS
 
 _log = structlog.get_logger(__name__)
 SERVICE_NAME = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+SERVICES = (SERVICE_NAME, health.SERVICE_NAME)
 _SPARE_THREADS = 6
 """For health, metadata and readiness while predictions run and wait."""
 _PARENT_POLL_S = 0.25
@@ -38,7 +46,8 @@ class InferenceService:
         self._health = health.HealthServicer()
         self._stop = threading.Event()
         self._server = self._build_server()
-        self.addresses = tuple(_listen(self._server, address) for address in settings.listen)
+        credentials = server_credentials(settings.tls)
+        self.addresses = tuple(_listen(self._server, address, credentials) for address in settings.listen)
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the parent's end; return the exit status, 1 where no model could be loaded."""
@@ -62,6 +71,7 @@ class InferenceService:
     def close(self, *, grace_s: float) -> None:
         """Refuse new requests, let running ones finish for `grace_s`, and leave."""
         self._health.enter_graceful_shutdown()
+        _log.info("drain_started", grace_s=grace_s)
         self._server.stop(grace_s).wait(grace_s + 1)
         if self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
@@ -72,8 +82,8 @@ class InferenceService:
         limit = settings.max_message_mb * (1 << 20)
         places = settings.concurrency + settings.queue
         server = grpc.server(
-            ThreadPoolExecutor(max_workers=places + _SPARE_THREADS, thread_name_prefix="rpc"),
-            interceptors=[ErrorInterceptor()],
+            ThreadPoolExecutor(max_workers=places + _SPARE_THREADS + INFER_STREAMS_MOST, thread_name_prefix="rpc"),
+            interceptors=_interceptors(settings),
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
@@ -81,8 +91,11 @@ class InferenceService:
             ),
         )
         admission = Admission(settings.concurrency, settings.queue)
-        add_GRPCInferenceServiceServicer_to_server(InferenceServicer(self._repository, admission), server)
+        parts = Parts(self._repository, admission, NoRegions(), NoRegions(), model_control=settings.model_control)
+        add_GRPCInferenceServiceServicer_to_server(InferenceServicer(parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if settings.reflection:
+            reflection.enable_server_reflection([*SERVICES, reflection.SERVICE_NAME], server)
         return server
 
     def _announce(self) -> None:
@@ -99,16 +112,39 @@ class InferenceService:
             self._health.set(name, status)
 
 
-def _listen(server: grpc.Server, address: str) -> str:
+def _interceptors(settings: ServiceSettings) -> list[grpc.ServerInterceptor]:
+    methods = {
+        f"/{service.full_name}/{method.name}"
+        for file in (DESCRIPTOR, REGIONS, health_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+        for method in service.methods
+    }
+    gates: list[grpc.ServerInterceptor] = []
+    if settings.access is not None:
+        gates.append(AccessInterceptor(read_access_rules(settings.access, methods)))
+    return [ErrorInterceptor(), *gates, ClientLimiter(settings.client_limits)]
+
+
+def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     """Bind one address and give it with its real port."""
     before = os.umask(0o077)  # a Unix socket is for this user alone
     try:
-        port = server.add_insecure_port(address)
+        if credentials is not None and not address.startswith("unix:"):
+            port = server.add_secure_port(address, credentials)
+        else:
+            port = server.add_insecure_port(address)
+            _warn_if_open(address)
     except RuntimeError as error:
         raise ListenError(f"--listen {address}: cannot be listened on. Remedy: is another service there?") from error
     finally:
         os.umask(before)
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _warn_if_open(address: str) -> None:
+    host = address.rpartition(":")[0].strip("[]")
+    if not address.startswith("unix:") and host not in ("localhost", "::1") and not host.startswith("127."):
+        _log.warning("plain_address_opened", address=address)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -118,9 +154,17 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 def stop_on_signals(service: InferenceService) -> None:
-    """End the service on SIGTERM and SIGINT."""
+    """End the service on SIGTERM and SIGINT; a second one ends the process at once."""
+    asked = threading.Event()
+
+    def end(number: int, _frame: object) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+        service.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: service.stop())
+        signal.signal(number, end)
 
 
 def stop_with_parent(service: InferenceService, parent_pid: int) -> None:

@@ -1,49 +1,99 @@
 """The only place where exceptions become gRPC status codes."""
 
-from collections.abc import Callable
-from typing import Any, Never
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Never, TypeVar
 
 import grpc
 import structlog
 
-from inference.errors import RequestRefused, ServiceError
+from inference.errors import PredictionFailed, RequestRefused, ServiceError
+from inference.interception import Behaviour, Handler, rewrapped
 from protos.tensors import TensorError
 
 _log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
+_SENTENCE_MOST = 800
+"""Characters of a refusal: a status travels in a trailer, which gRPC bounds at 8 KiB."""
+_LOGGED_MOST = 300
+_BLAND = "the service failed over this request; its log says where"
+
+
+def answered(call: Callable[[], Answer], method: str) -> Answer | ServiceError:
+    """Give the answer of `call`, or the error that the client shall see; a fault is logged without contents."""
+    try:
+        return call()
+    except TensorError as error:
+        return _noted(RequestRefused(str(error)), method)
+    except ServiceError as error:
+        return _noted(error, method)
+    except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may reach gRPC as UNKNOWN
+        return _noted_fault(error, method)
+
+
+def sentence_of(error: ServiceError) -> str:
+    """Give the error's message, cut to what a status can carry."""
+    text = str(error)
+    return text if len(text) <= _SENTENCE_MOST else text[:_SENTENCE_MOST] + "..."
 
 
 class ErrorInterceptor(grpc.ServerInterceptor):
-    """Turn our errors into their status with their message; others reach gRPC, which answers UNKNOWN."""
+    """Turn our errors into their status with their message, and any other exception into INTERNAL without it."""
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Any, Any] | None"],
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Wrap unary handlers; the service has no others that raise our errors."""
+    ) -> Handler | None:
+        """Guard unary and streamed methods alike."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(handler.unary_unary, handler_call_details.method),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        if handler is None:
+            return None
+        guard = _guarded_stream if handler.response_streaming else _guarded
+        return rewrapped(handler, lambda behaviour: guard(behaviour, handler_call_details.method))
 
 
-def _guarded(behaviour: Callable[[Any, grpc.ServicerContext], Any], method: str) -> Callable[[Any, Any], Any]:
+def _guarded(behaviour: Behaviour, method: str) -> Behaviour:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return behaviour(request, context)
-        except TensorError as error:
-            _refuse(context, method, RequestRefused(str(error)))
-        except ServiceError as error:
-            _refuse(context, method, error)
+        found = answered(lambda: behaviour(request, context), method)
+        return _abort(context, found) if isinstance(found, ServiceError) else found
 
     return answer
 
 
-def _refuse(context: grpc.ServicerContext, method: str, error: ServiceError) -> Never:
-    _log.info("request_refused", method=method, status=error.code.name, reason=str(error))
-    context.abort(error.code, str(error))
+def _guarded_stream(behaviour: Behaviour, method: str) -> Behaviour:
+    if getattr(behaviour, "experimental_non_blocking", False):
+        return behaviour  # health's Watch: it gives its answers to a callback, and raises none of our errors
+
+    def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        answers = answered(lambda: iter(behaviour(request, context)), method)
+        while not isinstance(answers, ServiceError):
+            found = answered(lambda: next(answers, _END), method)
+            if found is _END:
+                return
+            if isinstance(found, ServiceError):
+                _abort(context, found)
+            yield found
+        _abort(context, answers)
+
+    return answer
+
+
+_END = object()
+
+
+def _noted(error: ServiceError, method: str) -> ServiceError:
+    _log.info("request_refused", method=method, status=error.code.name, reason=str(error)[:_LOGGED_MOST])
+    return error
+
+
+def _noted_fault(error: Exception, method: str) -> ServiceError:
+    """Log where it happened; the message of a foreign exception may quote the request, so it stays out."""
+    frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+    _log.error("request_failed", method=method, error=type(error).__qualname__, trace=frames)
+    return PredictionFailed(_BLAND)
+
+
+def _abort(context: grpc.ServicerContext, error: ServiceError) -> Never:
+    context.abort(error.code, sentence_of(error))
     raise error  # abort raises; this tells the type checker so

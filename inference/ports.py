@@ -39,7 +39,9 @@ class Runner(Protocol):
     def run(self, inputs: Arrays, call: Call, places: Places) -> Outcome:
         """Answer checked inputs, given in manifest order; stop soon after `call.ended` or its deadline.
 
-        Outputs named in `places` are written there where the runner can; the servicer copies the rest.
+        Outputs named in `places` are written there where the runner can; the servicer copies the rest. A place may be
+        larger than the output, or too small for it: then the runner leaves it alone and the servicer refuses.
+        Inputs from regions begin at multiples of 64 bytes; others need not.
 
         Raises:
             PredictionFailed: the graph failed, or an output is not what the manifest declares or not finite.
@@ -103,4 +105,40 @@ class Regions(Protocol):
 
         Raises:
             RequestRefused: unknown to this client, out of bounds, or the file behind it is too short.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class RegionStatus:
+    """A region that a client registered: its file under /dev/shm, and the bytes of it that are the region."""
+
+    name: str
+    key: str
+    offset: int
+    byte_size: int
+
+
+class Registrations(Protocol):
+    """Triton's system shared memory: regions that clients own, each seen by the client that registered it."""
+
+    def register(self, name: str, key: str, offset: int, byte_size: int, call: Call) -> None:
+        """Map bytes of the client's shared memory under a name.
+
+        Raises:
+            AlreadyRegistered: the name is taken.
+            RequestRefused: no such key, or not that many bytes.
+        """
+
+    def unregister(self, name: str, call: Call) -> None:
+        """Forget a region; with an empty name all of this client's.
+
+        Raises:
+            RegionNotFound: this client has none of that name.
+        """
+
+    def status(self, name: str, call: Call) -> Sequence[RegionStatus]:
+        """Give a region; with an empty name all of this client's.
+
+        Raises:
+            RegionNotFound: this client has none of that name.
         """

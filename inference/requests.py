@@ -1,63 +1,123 @@
-"""ModelInferRequest -> arrays held to the manifest, and arrays -> ModelInferResponse."""
+"""ModelInferRequest -> arrays held to the manifest, and the places where the answer shall lie."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from inference.call import Call
 from inference.errors import RequestRefused
-from protos.model_manifest import ModelBundle, ModelManifest, Tensor
-from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-from protos.tensors import check_finite, check_tensor, datatype_of, dtype_of, from_raw, to_raw
+from inference.parameters import RegionSlice, region_slice
+from inference.ports import Arrays, Regions
+from protos.contents import from_contents
+from protos.model_manifest import ModelManifest, Tensor
+from protos.open_inference_pb2 import ModelInferRequest
+from protos.tensors import check_finite, check_tensor, dtype_of, from_raw
 
-DIGEST_PARAMETER = "hilum.digest"
-_REGION_PARAMETER = "shared_memory_region"
+ALIGNMENT = 64
+"""TensorFlow ends the process over a view that begins elsewhere; such an input is copied."""
 _COPIES = 3
 """Copies of an output that exist at once: TensorFlow's, the raw contents, the serialised message."""
+InputTensor = ModelInferRequest.InferInputTensor
 
-Arrays = dict[str, NDArray[Any]]
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output that is asked for, and the region where it shall lie, if any."""
+
+    tensor: Tensor
+    place: RegionSlice | None = None
 
 
-def read_inputs(request: ModelInferRequest, manifest: ModelManifest) -> Arrays:
-    """View the raw contents as arrays in manifest order, without a copy.
+@dataclass(frozen=True, slots=True)
+class RegionReader:
+    """Views of regions for one request, held until `held` is closed."""
+
+    regions: Regions
+    call: Call
+    held: ExitStack
+
+    def view(self, place: RegionSlice, *, writable: bool) -> memoryview:
+        """View bytes of a region; raise RequestRefused as `inference.ports.Regions.view` says."""
+        return self.held.enter_context(
+            self.regions.view(place.region, place.offset, place.byte_size, self.call, writable=writable)
+        )
+
+
+def read_inputs(request: ModelInferRequest, manifest: ModelManifest, reader: RegionReader) -> Arrays:
+    """View raw contents and regions as arrays in manifest order, without a copy; typed contents are converted.
 
     Raises:
-        RequestRefused: inputs missing, unknown or twice, typed contents, regions, or another number of raw contents.
+        RequestRefused: inputs missing, unknown or twice, forms mixed, another number of raw contents, or a region
+            that is not there for this client.
         TensorError: datatype, shape, byte count or values are not what the manifest declares.
     """
-    _refuse_other_forms(request)
     declared = {tensor.name: tensor for tensor in manifest.inputs}
     names = [tensor.name for tensor in request.inputs]
     if sorted(names) != sorted(declared):
         raise RequestRefused(f"inputs: expected {sorted(declared)}, got {sorted(names)}")
+    places = {tensor.name: region_slice(tensor.name, tensor.parameters) for tensor in request.inputs}
+    raw = _raw_contents(request, places)
     arrays: Arrays = {}
-    for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
+    for tensor in request.inputs:
         check_tensor(declared[tensor.name], tensor.datatype, tensor.shape)
-        arrays[tensor.name] = from_raw(raw, tensor.datatype, tensor.shape, name=tensor.name)
+        arrays[tensor.name] = _array(tensor, places[tensor.name], raw, reader)
         check_finite(arrays[tensor.name], name=tensor.name)
     _hold_slices_together(arrays)
     return {name: arrays[name] for name in declared}
 
 
-def _refuse_other_forms(request: ModelInferRequest) -> None:
-    for tensor in request.inputs:
-        if tensor.HasField("contents"):
-            raise RequestRefused(f"tensor {tensor.name!r}: expected raw_input_contents, got typed contents")
-    in_regions = [item.name for item in request.inputs if _REGION_PARAMETER in item.parameters]
-    in_regions += [item.name for item in request.outputs if _REGION_PARAMETER in item.parameters]
-    if in_regions:
-        raise RequestRefused(f"tensor {in_regions[0]!r}: expected raw contents, got {_REGION_PARAMETER}")
-    if len(request.inputs) != len(request.raw_input_contents):
+def _raw_contents(request: ModelInferRequest, places: Mapping[str, RegionSlice | None]) -> Iterator[bytes]:
+    """Give the raw contents, one for each input that lies in no region; none where contents are typed."""
+    typed = [tensor.name for tensor in request.inputs if tensor.HasField("contents")]
+    for name in typed:
+        if places[name] is not None:
+            raise RequestRefused(f"tensor {name!r}: expected either contents or a region, got both")
+    outside = sum(place is None for place in places.values())
+    got = len(request.raw_input_contents)
+    if typed and (got or len(typed) != outside):
+        other = "raw_input_contents too" if got else f"{outside - len(typed)} input(s) without any"
+        raise RequestRefused(f"tensor {typed[0]!r}: expected typed contents for every input or for none, got {other}")
+    if not typed and got != outside:
         raise RequestRefused(
-            f"raw_input_contents: expected {len(request.inputs)} entries, one for each input, "
-            f"got {len(request.raw_input_contents)}"
+            f"raw_input_contents: expected {outside} entries, one for each input outside regions, got {got}"
         )
+    return iter(request.raw_input_contents)
+
+
+def _array(tensor: InputTensor, place: RegionSlice | None, raw: Iterator[bytes], reader: RegionReader) -> NDArray[Any]:
+    if tensor.HasField("contents"):
+        return from_contents(tensor.contents, tensor.datatype, tensor.shape, name=tensor.name)
+    if place is None:
+        return from_raw(next(raw), tensor.datatype, tensor.shape, name=tensor.name)
+    needed = math.prod(tensor.shape) * dtype_of(tensor.datatype, name=tensor.name).itemsize
+    if place.byte_size != needed:
+        raise RequestRefused(
+            f"tensor {tensor.name!r}: expected shared_memory_byte_size {needed} for {tensor.datatype} "
+            f"{list(tensor.shape)}, got {place.byte_size}"
+        )
+    view = reader.view(place, writable=False)
+    return _aligned(from_raw(view, tensor.datatype, tensor.shape, name=tensor.name))
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ctypes.data % ALIGNMENT == 0 or not array.size:
+        return array
+    room = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % ALIGNMENT
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    copy.flags.writeable = False
+    return copy
 
 
 def _hold_slices_together(arrays: Arrays) -> None:
     """The rescale of a volume is one value a slice: `slope` and `intercept` [slice] go with `image` [slice, ...]."""
-    if "image" not in arrays:
+    if "image" not in arrays or not arrays["image"].ndim:
         return
     slices = arrays["image"].shape[0]
     for name in ("slope", "intercept"):
@@ -65,15 +125,38 @@ def _hold_slices_together(arrays: Arrays) -> None:
             raise RequestRefused(f"tensor {name!r}: expected {slices} values, one a slice, got {arrays[name].shape[0]}")
 
 
-def wanted_outputs(request: ModelInferRequest, manifest: ModelManifest) -> tuple[Tensor, ...]:
-    """Give the outputs that are asked for, in the order asked; all where none is named."""
+def wanted_outputs(request: ModelInferRequest, manifest: ModelManifest) -> tuple[Wanted, ...]:
+    """Give the outputs that are asked for, in the order asked; all where none is named.
+
+    Raises:
+        RequestRefused: unknown or twice, or a place that shares bytes with an input or another output.
+    """
     if not request.outputs:
-        return manifest.outputs
+        return tuple(Wanted(tensor) for tensor in manifest.outputs)
     known = {tensor.name: tensor for tensor in manifest.outputs}
-    for output in request.outputs:
-        if output.name not in known:
-            raise RequestRefused(f"tensor {output.name!r}: expected an output of {sorted(known)}, got this name")
-    return tuple(known[output.name] for output in request.outputs)
+    names = [output.name for output in request.outputs]
+    for name in names:
+        if name not in known:
+            raise RequestRefused(f"tensor {name!r}: expected an output of {sorted(known)}, got this name")
+        if names.count(name) > 1:
+            raise RequestRefused(f"tensor {name!r}: expected each output once, got it {names.count(name)} times")
+    wanted = tuple(Wanted(known[item.name], region_slice(item.name, item.parameters)) for item in request.outputs)
+    _refuse_overlap(request, wanted)
+    return wanted
+
+
+def _refuse_overlap(request: ModelInferRequest, wanted: tuple[Wanted, ...]) -> None:
+    inputs = ((tensor.name, region_slice(tensor.name, tensor.parameters)) for tensor in request.inputs)
+    taken = [(name, place) for name, place in inputs if place is not None]
+    for item in wanted:
+        if item.place is None:
+            continue
+        for name, place in taken:
+            if item.place.overlaps(place):
+                raise RequestRefused(
+                    f"tensor {item.tensor.name!r}: expected bytes of a region for itself, got some of tensor {name!r}"
+                )
+        taken.append((item.tensor.name, item.place))
 
 
 def memory_need(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> int:
@@ -85,18 +168,3 @@ def memory_need(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> 
     )
     own = manifest.memory.base_mb * 1e6 + manifest.memory.bytes_per_voxel * largest
     return int(own) + sum(array.nbytes for array in inputs.values()) + _COPIES * outputs
-
-
-def build_response(
-    request: ModelInferRequest, bundle: ModelBundle, wanted: tuple[Tensor, ...], outputs: Arrays
-) -> ModelInferResponse:
-    """Write the wanted outputs as raw contents, with the digest of the bundle that answered."""
-    response = ModelInferResponse(
-        model_name=bundle.manifest.identity.name, model_version=bundle.manifest.identity.version, id=request.id
-    )
-    response.parameters[DIGEST_PARAMETER].string_param = bundle.digest
-    for tensor in wanted:
-        array = outputs[tensor.name]
-        response.outputs.add(name=tensor.name, datatype=datatype_of(array.dtype), shape=array.shape)
-        response.raw_output_contents.append(bytes(to_raw(array)))
-    return response

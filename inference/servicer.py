@@ -1,102 +1,115 @@
-"""The six core RPCs of the Open Inference Protocol: proto <-> arrays, and nothing else."""
-# ruff: noqa: N802, ARG002 - names and parameters are the protocol's
+"""The Open Inference Protocol with Triton's extensions: proto <-> arrays, and nothing else."""
+# ruff: noqa: N802 - names are the protocol's
 
+import threading
 import time
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import grpc
 import structlog
 
-from inference.admission import Admission
-from inference.call import call_of
-from inference.errors import BundleRefused, ModelNotReady
+from inference.answers import build_response, places_of
+from inference.call import Call
+from inference.error_interceptor import answered, sentence_of
+from inference.errors import Busy, ServiceError
+from inference.parameters import request_terms
 from inference.ports import LoadedModel
-from inference.repository import ModelRepository
-from inference.requests import build_response, memory_need, read_inputs, wanted_outputs
+from inference.requests import RegionReader, memory_need, read_inputs, wanted_outputs
+from inference.servicer_memory import SharedMemoryRpcs
+from inference.servicer_models import ModelRpcs
+from inference.servicer_parts import Parts, caller, on_terms
 from inference.servicer_unoffered import UnofferedRpcs
+from inference.statistics import Stages
 from protos import open_inference_pb2 as messages
-from protos.model_manifest import Tensor
+from protos.model_manifest import Identity
 
 _log = structlog.get_logger(__name__)
-SERVER_NAME = "hilum"
-PLATFORM = "tensorflow_frozen_graph"
+INFER_STREAMS_MOST = 16
+"""Open ModelStreamInfer streams; each holds a thread of the server while it is open."""
+_ID_MOST = 64
+_STREAM = "ModelStreamInfer"
+_FINAL = "triton_final_response"
 
 
-class InferenceServicer(UnofferedRpcs):
-    """Answers from a repository; errors are raised and become status codes in the interceptor."""
+class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
+    """Answers from its parts; errors are raised and become status codes in the interceptor."""
 
-    def __init__(self, repository: ModelRepository, admission: Admission) -> None:
-        self._repository = repository
-        self._admission = admission
-
-    def ServerLive(
-        self, request: messages.ServerLiveRequest, context: grpc.ServicerContext
-    ) -> messages.ServerLiveResponse:
-        """Say that the process answers."""
-        return messages.ServerLiveResponse(live=True)
-
-    def ServerReady(
-        self, request: messages.ServerReadyRequest, context: grpc.ServicerContext
-    ) -> messages.ServerReadyResponse:
-        """Say whether every model that was asked for is loaded and warmed."""
-        return messages.ServerReadyResponse(ready=self._repository.is_ready)
-
-    def ModelReady(
-        self, request: messages.ModelReadyRequest, context: grpc.ServicerContext
-    ) -> messages.ModelReadyResponse:
-        """Say whether a model answers; NOT_FOUND where it is not known at all."""
-        try:
-            self._repository.find(request.name, request.version)
-        except (ModelNotReady, BundleRefused):
-            return messages.ModelReadyResponse(ready=False)
-        return messages.ModelReadyResponse(ready=True)
-
-    def ServerMetadata(
-        self, request: messages.ServerMetadataRequest, context: grpc.ServicerContext
-    ) -> messages.ServerMetadataResponse:
-        """Name the server, its version and the extensions that it offers: none yet."""
-        return messages.ServerMetadataResponse(name=SERVER_NAME, version=version("hilum"), extensions=[])
-
-    def ModelMetadata(
-        self, request: messages.ModelMetadataRequest, context: grpc.ServicerContext
-    ) -> messages.ModelMetadataResponse:
-        """Give tensors and versions of a model."""
-        model = self._repository.find(request.name, request.version)
-        return messages.ModelMetadataResponse(
-            name=model.bundle.manifest.identity.name,
-            versions=self._repository.versions(request.name),
-            platform=PLATFORM,
-            inputs=[_described(tensor) for tensor in model.bundle.manifest.inputs],
-            outputs=[_described(tensor) for tensor in model.bundle.manifest.outputs],
-        )
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
+        self._streams = threading.BoundedSemaphore(INFER_STREAMS_MOST)
 
     def ModelInfer(
         self, request: messages.ModelInferRequest, context: grpc.ServicerContext
     ) -> messages.ModelInferResponse:
         """Run the model on the request's tensors, waiting for a turn no longer than the client does."""
+        return self._inferred(request, caller(context))
+
+    def ModelStreamInfer(
+        self, request_iterator: Iterator[messages.ModelInferRequest], context: grpc.ServicerContext
+    ) -> Iterator[messages.ModelStreamInferResponse]:
+        """Answer the requests of a stream one after the other, in their order.
+
+        A refused request gets its sentence in `error_message` and its id in `infer_response.id`; the stream goes on.
+        """
+        if not self._streams.acquire(blocking=False):
+            raise Busy(f"{_STREAM}: {INFER_STREAMS_MOST} streams are open, which is the most; use ModelInfer")
+        try:
+            call = caller(context)
+            for request in request_iterator:
+                yield self._streamed(request, call)
+        finally:
+            self._streams.release()
+
+    def _streamed(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelStreamInferResponse:
+        found = answered(lambda: self._inferred(request, call), _STREAM)
+        if isinstance(found, ServiceError):
+            response = messages.ModelInferResponse(id=request.id)
+            return messages.ModelStreamInferResponse(error_message=sentence_of(found), infer_response=response)
+        found.parameters[_FINAL].bool_param = True
+        return messages.ModelStreamInferResponse(infer_response=found)
+
+    def _inferred(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelInferResponse:
         started = time.monotonic()
-        with self._repository.lease(request.model_name, request.model_version) as model:
-            response = self._answered(model, request, context)
+        with self._parts.models.lease(request.model_name, request.model_version) as model, ExitStack() as held:
+            identity = model.bundle.manifest.identity
+            held.push(lambda kind, *_: self._count_failure(identity, started) if kind else None)
+            terms = on_terms(call, request_terms(request))
+            response = self._answer(model, request, RegionReader(self._parts.regions, terms, held))
         _log.info(
             "request_answered",
             model=f"{response.model_name}/{response.model_version}",
-            request_id=request.id,
+            request_id=request.id[:_ID_MOST],
             seconds=round(time.monotonic() - started, 3),
             bytes=sum(map(len, request.raw_input_contents)),
         )
         return response
 
-    def _answered(
-        self, model: LoadedModel, request: messages.ModelInferRequest, context: grpc.ServicerContext
+    def _count_failure(self, identity: Identity, started: float) -> None:
+        self._parts.statistics.record_failure(identity.name, identity.version, time.monotonic() - started)
+
+    def _answer(
+        self, model: LoadedModel, request: messages.ModelInferRequest, reader: RegionReader
     ) -> messages.ModelInferResponse:
-        manifest = model.bundle.manifest
+        manifest, call = model.bundle.manifest, reader.call
+        began = time.monotonic()
         wanted = wanted_outputs(request, manifest)
-        inputs = read_inputs(request, manifest)
-        call = call_of(context, context.peer())
-        with self._admission.admitted(memory_need(manifest, inputs), call.remaining_s()):
-            outcome = model.runner.run(inputs, call, {})
-            return build_response(request, model.bundle, wanted, outcome.outputs)
-
-
-def _described(tensor: Tensor) -> messages.ModelMetadataResponse.TensorMetadata:
-    return messages.ModelMetadataResponse.TensorMetadata(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        inputs = read_inputs(request, manifest, reader)
+        places = places_of(wanted, reader)
+        read = time.monotonic()
+        with self._parts.admission.admitted(memory_need(manifest, inputs), call.remaining_s()):
+            admitted = time.monotonic()
+            outcome = model.runner.run(inputs, call, places)
+            ran = time.monotonic()
+            response = build_response(request.id, model.bundle, wanted, outcome.outputs, places)
+        times = outcome.times
+        stages = Stages(
+            queue_s=admitted - read + times.queue_s,
+            input_s=read - began,
+            infer_s=times.compute_s,
+            output_s=time.monotonic() - ran,
+            batch_size=times.batch_size,
+            executions=times.executions,
+        )
+        self._parts.statistics.record_success(manifest.identity.name, manifest.identity.version, stages)
+        return response

@@ -1,10 +1,12 @@
 """What the command line of `python -m inference` says, checked."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from inference.client_limits import ClientLimits
 from inference.errors import SettingsRefused
+from inference.security import TlsFiles
 
 BUNDLED_MODELS = Path(__file__).parent / "models"
 DEFAULT_LISTEN = "127.0.0.1:8500"
@@ -29,6 +31,14 @@ class ServiceSettings:
     max_message_mb: int = 1024
     ready_file: Path | None = None
     parent_pid: int | None = None
+    model_control: bool = False
+    """Clients may load and unload models (RepositoryModelLoad, RepositoryModelUnload)."""
+    reflection: bool = False
+    """gRPC reflection: clients may ask for the services' schema."""
+    tls: TlsFiles = field(default_factory=TlsFiles)
+    access: Path | None = None
+    """SAN lists per method; set: what is not listed is denied."""
+    client_limits: ClientLimits = field(default_factory=ClientLimits)
     concurrency: int = 1
     """Predictions that run at once; TensorFlow's threads are shared by them."""
     queue: int = 8
@@ -49,6 +59,17 @@ class ServiceSettings:
             check_address(address)
         if not 4 <= self.max_message_mb <= MESSAGE_MB_MOST:
             raise SettingsRefused(f"--max-message-mb {self.max_message_mb}: must be 4 to {MESSAGE_MB_MOST}")
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        for option, value, least in (("--concurrency", self.concurrency, 1), ("--queue", self.queue, 0)):
+            if value < least:
+                raise SettingsRefused(f"{option} {value}: must be at least {least}")
+        if not self.grace_s >= 0:
+            raise SettingsRefused(f"--grace-s {self.grace_s:g}: must be 0 or more")
+        tcp = [address for address in self.listen if not address.startswith("unix:")]
+        if self.access is not None and tcp and self.tls.client_ca is None:
+            raise SettingsRefused(f"--access {self.access}: needs --client-ca, or Unix sockets alone; got {tcp[0]}")
 
 
 def check_address(address: str) -> None:

@@ -52,6 +52,12 @@ def _fewer_slopes(request: ModelInferRequest) -> None:
     _raw(b"\0" * 12, index=1)(request)
 
 
+def _into_region(request: ModelInferRequest, byte_size: int) -> None:
+    request.inputs[0].parameters["shared_memory_region"].string_param = "nobodys"
+    request.inputs[0].parameters["shared_memory_byte_size"].int64_param = byte_size
+    request.raw_input_contents.pop(0)
+
+
 NAN, INFINITY = b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f"
 # name: (change, status, parts of the message)
 WRONG: dict[str, tuple[Change, str, tuple[str, ...]]] = {
@@ -107,17 +113,49 @@ WRONG: dict[str, tuple[Change, str, tuple[str, ...]]] = {
     "typed contents": (
         lambda r: r.inputs[0].contents.int_contents.append(1),
         "INVALID_ARGUMENT",
-        ("'image'", "expected raw_input_contents", "got typed contents"),
+        ("'image'", "expected typed contents for every input or for none", "got raw_input_contents too"),
     ),
     "fewer raw contents than inputs": (
         lambda r: r.raw_input_contents.pop(),
         "INVALID_ARGUMENT",
         ("raw_input_contents", "expected 4", "got 3"),
     ),
-    "tensor in a region": (
+    "region without its size": (
         lambda r: setattr(r.inputs[0].parameters["shared_memory_region"], "string_param", "x"),
         "INVALID_ARGUMENT",
-        ("'image'", "expected raw contents", "got shared_memory_region"),
+        ("'image'", "expected shared_memory_byte_size"),
+    ),
+    "output given twice": (
+        lambda r: r.outputs.extend([r.InferRequestedOutputTensor(name="probability")] * 2),
+        "INVALID_ARGUMENT",
+        ("'probability'", "expected each output once"),
+    ),
+    "classification asked for": (
+        lambda r: setattr(r.outputs.add(name="probability").parameters["classification"], "int64_param", 3),
+        "INVALID_ARGUMENT",
+        ("'probability'", "'classification' is not offered"),
+    ),
+    "sequence": (
+        lambda r: setattr(r.parameters["sequence_id"], "int64_param", 3),
+        "INVALID_ARGUMENT",
+        ("'sequence_id'", "not offered"),
+    ),
+    "priority below zero": (
+        lambda r: setattr(r.parameters["priority"], "int64_param", -1),
+        "INVALID_ARGUMENT",
+        ("'priority'", "expected an integer of 0 or more", "got -1"),
+    ),
+    "datatype BF16": (_set("datatype", "BF16"), "INVALID_ARGUMENT", ("expected INT16", "got BF16")),
+    "datatype BYTES": (_set("datatype", "BYTES"), "INVALID_ARGUMENT", ("expected INT16", "got BYTES")),
+    "region of another client, or of none": (
+        lambda r: _into_region(r, 8192),
+        "INVALID_ARGUMENT",
+        ("region 'nobodys'", "expected a region of this client"),
+    ),
+    "region slice of another size": (
+        lambda r: _into_region(r, 8190),
+        "INVALID_ARGUMENT",
+        ("'image'", "expected shared_memory_byte_size 8192", "got 8190"),
     ),
     "NaN in": (_raw(NAN * 4, index=1), "INVALID_ARGUMENT", ("'slope'", "expected finite values")),
     "infinity in": (_raw(INFINITY * 3, index=3), "INVALID_ARGUMENT", ("'spacing'", "expected finite values")),

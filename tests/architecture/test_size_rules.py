@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("node", "inference", "training", "protos")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py") if "_pb2" not in path.name)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-# The two process edges: the SCP handler, and the workflow step with the loops that must outlive one failure.
-EDGES = ("node/intake/storage_scp.py", "node/workflow/")
+# The process edges: the SCP handler, the workflow step with the loops that must outlive one failure, the RPC.
+EDGES = ("node/intake/storage_scp.py", "node/workflow/", "inference/error_interceptor.py")
 
 
 def functions(path: Path) -> Iterator[Function]:

@@ -184,3 +184,53 @@ def test_the_clients_deadline_counts_as_unavailable(endpoint: str, service: Runn
     bundle = open_bundle(service.models / "slow" / "1")
     with client_of(endpoint, deadline_s=0.2) as client, pytest.raises(InferenceUnavailable, match="DEADLINE_EXCEEDED"):
         client.infer(bundle, volume_of(np.full((2, 8, 8), 5_000, np.int16)))
+
+
+def test_a_stream_answers_in_order_and_outlives_a_refusal(stub: GRPCInferenceServiceStub) -> None:
+    wrong = changed(lambda request: setattr(request, "model_name", "nobody"))
+    wrong.id = "wrong"
+    answers = list(stub.ModelStreamInfer(iter([right_request(), wrong, right_request()]), timeout=60))
+    assert [bool(answer.error_message) for answer in answers] == [False, True, False]
+    assert answers[1].infer_response.id == "wrong"
+    assert "got 'nobody'" in answers[1].error_message
+    assert answers[2].infer_response.raw_output_contents == stub.ModelInfer(right_request()).raw_output_contents
+
+
+def test_typed_contents_answer_as_raw_ones_do(stub: GRPCInferenceServiceStub) -> None:
+    typed = right_request()
+    for tensor, raw in zip(typed.inputs, list(typed.raw_input_contents), strict=True):
+        values = from_raw(raw, tensor.datatype, tensor.shape).ravel().tolist()
+        field = "int_contents" if tensor.datatype == "INT16" else "fp32_contents"
+        getattr(tensor.contents, field).extend(values)
+    del typed.raw_input_contents[:]
+    assert stub.ModelInfer(typed).raw_output_contents == stub.ModelInfer(right_request()).raw_output_contents
+
+
+def test_the_configuration_holds_the_manifest_and_statistics_count(
+    stub: GRPCInferenceServiceStub, service: RunningService
+) -> None:
+    config = stub.ModelConfig(messages.ModelConfigRequest(name="bright_regions")).config
+    text = (service.models / "bright_regions" / "1" / "model.toml").read_text(encoding="utf-8")
+    assert config.parameters["hilum.manifest"].string_value == text
+    assert config.input[0].data_type == messages.TYPE_INT16
+    before = stub.ModelStatistics(messages.ModelStatisticsRequest(name="bright_regions")).model_stats[0]
+    stub.ModelInfer(right_request())
+    after = stub.ModelStatistics(messages.ModelStatisticsRequest(name="bright_regions")).model_stats[0]
+    assert after.inference_stats.success.count == before.inference_stats.success.count + 1
+    assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
+
+
+@pytest.mark.parametrize("rpc", ["CudaSharedMemoryStatus", "TraceSetting", "LogSettings", "RepositoryModelLoad"])
+def test_what_is_not_offered_says_its_name(stub: GRPCInferenceServiceStub, rpc: str) -> None:
+    with pytest.raises(grpc.RpcError) as refusal:
+        getattr(stub, rpc)(getattr(messages, f"{rpc}Request")())
+    assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert rpc in refusal.value.details()
+
+
+def test_a_model_never_comes_by_the_wire(stub: GRPCInferenceServiceStub) -> None:
+    request = messages.RepositoryModelLoadRequest(model_name="bright_regions")
+    request.parameters["file:1/saved_model.pb"].bytes_param = b"x"
+    with pytest.raises(grpc.RpcError, match="never by the wire") as refusal:
+        stub.RepositoryModelLoad(request)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
