@@ -4,6 +4,7 @@
 import grpc
 
 from inference.errors import RequestRefused
+from inference.peer_user import require_own_user
 from inference.servicer_parts import PartedServicer, caller
 from protos import open_inference_pb2 as messages
 
@@ -28,6 +29,7 @@ class SharedMemoryRpcs(PartedServicer):
         """Map a region of this client."""
         if not request.name:
             raise RequestRefused("name: expected a name for the region, got none")
+        require_own_user(context.peer())
         self._parts.registrations.register(
             request.name, request.key, request.offset, request.byte_size, caller(context)
         )
