@@ -18,6 +18,8 @@ from inference.client_limits import ClientLimiter
 from inference.error_interceptor import ErrorInterceptor
 from inference.errors import ListenError
 from inference.no_regions import NoRegions
+from inference.regions.registered import RegisteredRegions
+from inference.regions.table import RegionTable
 from inference.repository import ModelRepository
 from inference.runners.whole import bound_threads
 from inference.security import server_credentials
@@ -91,7 +93,15 @@ class InferenceService:
             ),
         )
         admission = Admission(settings.concurrency, settings.queue)
-        parts = Parts(self._repository, admission, NoRegions(), NoRegions(), model_control=settings.model_control)
+        registered = RegisteredRegions()
+        parts = Parts(
+            self._repository,
+            admission,
+            RegionTable(NoRegions(), registered),
+            registered,
+            model_control=settings.model_control,
+            has_regions=True,
+        )
         add_GRPCInferenceServiceServicer_to_server(InferenceServicer(parts), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Never
 
 from inference.call import Call
-from inference.errors import NotOffered, RegionNotFound, RequestRefused
+from inference.errors import NotOffered, RegionNotFound
 from inference.ports import RegionStatus
 
 
@@ -15,8 +15,8 @@ class NoRegions:
     def view(
         self, name: str, offset: int, byte_size: int, call: Call, *, writable: bool
     ) -> AbstractContextManager[memoryview]:
-        """Refuse; raise RequestRefused."""
-        raise RequestRefused(f"region {name!r}: expected a region of this client, there is none of that name")
+        """Refuse; raise RegionNotFound."""
+        raise RegionNotFound(f"region {name!r}: this client has none of that name")
 
     def register(self, name: str, key: str, offset: int, byte_size: int, call: Call) -> Never:
         """Refuse; raise NotOffered."""

@@ -149,8 +149,8 @@ WRONG: dict[str, tuple[Change, str, tuple[str, ...]]] = {
     "datatype BYTES": (_set("datatype", "BYTES"), "INVALID_ARGUMENT", ("expected INT16", "got BYTES")),
     "region of another client, or of none": (
         lambda r: _into_region(r, 8192),
-        "INVALID_ARGUMENT",
-        ("region 'nobodys'", "expected a region of this client"),
+        "NOT_FOUND",
+        ("region", "this client has none of that name"),
     ),
     "region slice of another size": (
         lambda r: _into_region(r, 8190),
