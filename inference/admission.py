@@ -4,15 +4,25 @@ On a CPU the kernel kills a process that takes too much before TensorFlow compla
 request runs: the manifest's figures against what the machine or its control group has free.
 """
 
+import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from inference.errors import Busy, DeadlinePassed, RequestTooLarge
+from numpy.typing import NDArray
+
+from inference.call import Call
+from inference.errors import Busy, RequestTooLarge
+from inference.waiting_line import WaitingLine
+from protos.model_manifest import ModelManifest
+from protos.tensors import dtype_of
 
 MB = 1 << 20
+_COPIES = 3
+"""Copies of an output that exist at once: TensorFlow's, the raw contents, the serialised message."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -51,37 +61,72 @@ def _reclaimable() -> int:
     return sum(int(row[1]) for row in rows if row[0] == "inactive_file")
 
 
+def memory_need(
+    manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]], placed: Collection[str] = frozenset()
+) -> int:
+    """Estimate the bytes that a request takes: the manifest's figures, TensorFlow's input copy and the outputs.
+
+    A model that runs in slabs takes a slab's memory, and beyond that its outputs as a whole where they have no place.
+
+    Args:
+        manifest: of the model.
+        inputs: the request's arrays; those in memory already count once more, for TensorFlow's copy.
+        placed: names of the outputs that are written into a region of their own.
+    """
+    run = _of_one_run(manifest, inputs)
+    largest, largest_run = _largest(inputs), _largest(run)
+    own = manifest.memory.base_mb * 1e6 + manifest.memory.bytes_per_voxel * largest_run
+    outputs = 0
+    for tensor in manifest.outputs:
+        itemsize, free_size = dtype_of(tensor.datatype).itemsize, -1 in tensor.shape
+        whole = itemsize * (largest if free_size else math.prod(tensor.shape))
+        made = itemsize * (largest_run if free_size else math.prod(tensor.shape))
+        if manifest.slabs is None:
+            outputs += made if tensor.name in placed else _COPIES * whole
+        else:
+            outputs += made if tensor.name in placed else made + _COPIES * whole
+    return int(own) + sum(array.nbytes for array in run.values()) + outputs
+
+
+def _of_one_run(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """View what the graph gets at once: all, or a slab with its halo."""
+    slabs = manifest.slabs
+    if slabs is None:
+        return dict(inputs)
+    most = slabs.slices + 2 * slabs.halo
+    return {name: array[:most] if name in slabs.along and array.ndim else array for name, array in inputs.items()}
+
+
+def _largest(arrays: Mapping[str, NDArray[Any]]) -> int:
+    return max((array.size for array in arrays.values()), default=0)
+
+
 class Admission:
     """Lets `concurrency` requests run, `queue` more wait, and none start without its memory."""
 
     def __init__(self, concurrency: int, queue: int, *, memory: Callable[[], MemoryState] = memory_state) -> None:
-        self._places = threading.BoundedSemaphore(concurrency + queue)
-        self._running = threading.BoundedSemaphore(concurrency)
+        self._line = WaitingLine(concurrency, queue)
         self._memory = memory
         self._lock = threading.Lock()
         self._reserved = 0
 
     @contextmanager
-    def admitted(self, need_bytes: int, remaining_s: float | None) -> Iterator[None]:
-        """Hold a place while the block runs, having waited for it no longer than `remaining_s`.
+    def admitted(self, need_bytes: int, call: Call, *, shared: bool = False) -> Iterator[None]:
+        """Hold a place while the block runs, having waited for it in order of priority and arrival.
+
+        Args:
+            need_bytes: what the request takes, by `memory_need`.
+            call: priority 1 goes first, 0 (not said) last; the wait ends when the call does.
+            shared: the request waits for nobody, because its run is shared with others that wait in a batch; it
+                still takes one of the places and its memory.
 
         Raises:
             Busy: the queue is full, or the memory is taken.
             RequestTooLarge: the machine never has that much memory.
-            DeadlinePassed: no turn came in time.
+            DeadlinePassed, RequestCancelled: the call ended before its turn came.
         """
-        if not self._places.acquire(blocking=False):
-            raise Busy("the queue is full; try again later")
-        try:
-            if not self._running.acquire(timeout=remaining_s):
-                raise DeadlinePassed("the deadline passed while the request waited for its turn")
-            try:
-                with self._reservation(need_bytes):
-                    yield
-            finally:
-                self._running.release()
-        finally:
-            self._places.release()
+        with self._line.turn(call, shared=shared), self._reservation(need_bytes):
+            yield
 
     @contextmanager
     def _reservation(self, need_bytes: int) -> Iterator[None]:

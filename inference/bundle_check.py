@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.admission import MB
+from inference.admission import MB, memory_need
 from inference.errors import BundleRefused, ServiceError
 from inference.golden import golden_difference, read_golden, warming_inputs
 from inference.graph.frozen import (
@@ -20,7 +20,6 @@ from inference.graph.frozen import (
     read_meta_graph,
     refuse_foreign_ops,
 )
-from inference.requests import memory_need
 from inference.runners.whole import DEVICE_CLASS, Predictor, refuse_older_runtime
 from protos.model_manifest import MANIFEST_FILE, ManifestError, ModelBundle, open_bundle, read_manifest
 

@@ -20,8 +20,6 @@ from protos.tensors import check_finite, check_tensor, dtype_of, from_raw
 
 ALIGNMENT = 64
 """TensorFlow ends the process over a view that begins elsewhere; such an input is copied."""
-_COPIES = 3
-"""Copies of an output that exist at once: TensorFlow's, the raw contents, the serialised message."""
 InputTensor = ModelInferRequest.InferInputTensor
 
 
@@ -157,14 +155,3 @@ def _refuse_overlap(request: ModelInferRequest, wanted: tuple[Wanted, ...]) -> N
                     f"tensor {item.tensor.name!r}: expected bytes of a region for itself, got some of tensor {name!r}"
                 )
         taken.append((item.tensor.name, item.place))
-
-
-def memory_need(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> int:
-    """Estimate the bytes that a request takes: the manifest's figures, TensorFlow's input copy and the outputs."""
-    largest = max((array.size for array in inputs.values()), default=0)
-    outputs = sum(
-        dtype_of(tensor.datatype).itemsize * (largest if -1 in tensor.shape else math.prod(tensor.shape))
-        for tensor in manifest.outputs
-    )
-    own = manifest.memory.base_mb * 1e6 + manifest.memory.bytes_per_voxel * largest
-    return int(own) + sum(array.nbytes for array in inputs.values()) + _COPIES * outputs

@@ -9,13 +9,14 @@ from contextlib import ExitStack
 import grpc
 import structlog
 
+from inference.admission import memory_need
 from inference.answers import build_response, places_of
 from inference.call import Call
 from inference.error_interceptor import answered, sentence_of
 from inference.errors import Busy, ServiceError
 from inference.parameters import request_terms
 from inference.ports import LoadedModel
-from inference.requests import RegionReader, memory_need, read_inputs, wanted_outputs
+from inference.requests import RegionReader, read_inputs, wanted_outputs
 from inference.servicer_memory import SharedMemoryRpcs
 from inference.servicer_models import ModelRpcs
 from inference.servicer_parts import Parts, caller, on_terms
@@ -97,7 +98,7 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         inputs = read_inputs(request, manifest, reader)
         places = places_of(wanted, reader)
         read = time.monotonic()
-        with self._parts.admission.admitted(memory_need(manifest, inputs), call.remaining_s()):
+        with self._parts.admission.admitted(memory_need(manifest, inputs, places), call):
             admitted = time.monotonic()
             outcome = model.runner.run(inputs, call, places)
             ran = time.monotonic()
