@@ -5,6 +5,7 @@
     ├── ModelNotFound           no such model or version        NOT_FOUND            final
     ├── BundleRefused           a bundle failed its checks      FAILED_PRECONDITION  final
     ├── RegionNotFound          no such region for this client  NOT_FOUND            final
+    ├── RegionNotReady          under upload, or in use         FAILED_PRECONDITION  final
     ├── AlreadyRegistered       a region's name is taken        ALREADY_EXISTS       final
     ├── NotOffered              an RPC or a way switched off    UNIMPLEMENTED        final
     ├── RequestTooLarge         never fits this machine         FAILED_PRECONDITION  final
@@ -54,6 +55,12 @@ class RegionNotFound(ServiceError):
     """This client has no region of that name."""
 
     code = grpc.StatusCode.NOT_FOUND
+
+
+class RegionNotReady(ServiceError):
+    """The region is under upload, or in use by a request, or its slots are not full."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
 
 
 class AlreadyRegistered(ServiceError):
