@@ -9,7 +9,7 @@ from rich.table import Table
 
 from inference.card import card_lines, figures_in_short
 from inference.errors import ListenError, SettingsRefused
-from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
+from inference.settings import BUNDLED_MODELS
 from protos.model_manifest import (
     MANIFEST_FILE,
     ManifestError,
@@ -24,7 +24,8 @@ ModelsDirectory = Annotated[Path, typer.Option("--models", help="Folder of bundl
 
 def commands(app: typer.Typer) -> None:
     """Register `hilum inference`."""
-    app.command("inference")(inference)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command("inference", context_settings=passed_on)(inference)
 
 
 def models_commands(app: typer.Typer) -> None:
@@ -35,25 +36,12 @@ def models_commands(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
-def inference(
-    models: ModelsDirectory = BUNDLED_MODELS,
-    model: Annotated[list[str] | None, typer.Option("--model", help="Serve only this; may be given again.")] = None,
-    listen: Annotated[list[str] | None, typer.Option("--listen", help="host:port or unix:/path.")] = None,
-    max_message_mb: Annotated[int, typer.Option("--max-message-mb", help="Largest request or answer.")] = 1024,
-    ready_file: Annotated[Path | None, typer.Option(help="Written when all models are warmed.")] = None,
-) -> None:
-    """Serve the models over the Open Inference Protocol until Ctrl-C."""
-    from inference.__main__ import serve
+def inference(context: typer.Context) -> None:
+    """Serve the models over the Open Inference Protocol until Ctrl-C; `hilum inference --help` lists the options."""
+    from inference.__main__ import read_settings, serve
 
     try:
-        settings = ServiceSettings(
-            models_directory=models,
-            models=tuple(model or ()),
-            listen=tuple(listen or (DEFAULT_LISTEN,)),
-            max_message_mb=max_message_mb,
-            ready_file=ready_file,
-        )
-        raise typer.Exit(serve(settings))
+        raise typer.Exit(serve(read_settings(context.args, "hilum inference")))
     except (SettingsRefused, ListenError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
