@@ -1,7 +1,10 @@
 """The golden pair of a bundle: a synthetic input and the output that the exported graph gave for it."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,8 @@ from protos.model_manifest import ModelBundle, ModelManifest
 from protos.tensors import dtype_of
 
 INPUT_PREFIX, OUTPUT_PREFIX = "input/", "output/"
+GOLDEN_BYTES_MOST = 512 << 20
+"""Of the arrays once unpacked; the file itself is never larger."""
 _WARM_SLICES, _WARM_SIZE = 2, 64
 
 
@@ -29,13 +34,23 @@ def read_golden(bundle: ModelBundle) -> GoldenPair:
     if golden is None:
         raise BundleRefused(f"{bundle.directory}: the manifest names no golden pair")
     try:
+        _refuse_oversize(bundle.directory / golden.file)
         with np.load(bundle.directory / golden.file, allow_pickle=False) as arrays:
             return GoldenPair(
                 inputs={tensor.name: arrays[INPUT_PREFIX + tensor.name] for tensor in manifest.inputs},
                 outputs={tensor.name: arrays[OUTPUT_PREFIX + tensor.name] for tensor in manifest.outputs},
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleRefused(f"{bundle.directory / golden.file}: not a golden pair: {error}") from error
+
+
+def _refuse_oversize(path: Path) -> None:
+    size = path.stat().st_size
+    if size <= GOLDEN_BYTES_MOST:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    if size > GOLDEN_BYTES_MOST:
+        raise BundleRefused(f"{path}: expected at most {GOLDEN_BYTES_MOST} bytes, got {size}; it was not unpacked")
 
 
 def golden_difference(expected: Mapping[str, NDArray[Any]], got: Mapping[str, NDArray[Any]]) -> float:

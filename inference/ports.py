@@ -71,11 +71,13 @@ class ModelState:
 class Models(Protocol):
     """The repository as requests see it."""
 
-    def lease(self, name: str, version: str = "") -> AbstractContextManager[LoadedModel]:
+    def lease(self, name: str, version: str = "", call: Call | None = None) -> AbstractContextManager[LoadedModel]:
         """Hold a model that answers while the block runs; it is dropped only when no block holds it.
 
+        One that was dropped for lack of memory is loaded again, for which `call` waits no longer than its deadline.
+
         Raises:
-            ModelNotFound, BundleRefused, ModelNotReady.
+            ModelNotFound, BundleRefused, ModelNotReady, RequestCancelled.
         """
 
     def versions(self, name: str) -> Sequence[str]:

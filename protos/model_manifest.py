@@ -15,6 +15,16 @@ from typing import Annotated, Literal, Self
 import tomli_w
 from pydantic import Field, ValidationError, model_validator
 
+from protos.bundle_files import (
+    DIGEST_LIST_FILE,
+    MANIFEST_BYTES_MOST,
+    BundleIncomplete,
+    ManifestError,
+    check_files,
+    files_of,
+    read_bounded,
+    sha256_of,
+)
 from protos.finding_rules import (
     CodedConcept,
     ComponentFindings,
@@ -27,6 +37,8 @@ from protos.finding_rules import (
 )
 
 __all__ = [
+    "DIGEST_LIST_FILE",
+    "BundleIncomplete",
     "CodedConcept",
     "ComponentFindings",
     "Concept",
@@ -37,15 +49,10 @@ __all__ = [
     "ModelManifest",
 ]
 MANIFEST_FILE = "model.toml"
-DIGEST_LIST_FILE = "bundle.sha256"
 
 Datatype = Literal[
     "BOOL", "UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "UINT64", "INT64", "FP16", "FP32", "FP64"
 ]
-
-
-class ManifestError(ValueError):
-    """A bundle or its manifest is not what it must be; the message names file, field, value and remedy."""
 
 
 class Range(Frozen):
@@ -262,7 +269,7 @@ class ModelBundle:
 def read_manifest(path: Path) -> ModelManifest:
     """Read a `model.toml`; raise ManifestError naming the file, the field, the value and what would be right."""
     try:
-        return ModelManifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return ModelManifest.model_validate(tomllib.loads(read_bounded(path, MANIFEST_BYTES_MOST).decode()))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error
     except ValidationError as error:
@@ -284,7 +291,7 @@ def write_manifest(manifest: ModelManifest, path: Path) -> None:
 
 def write_digest_list(directory: Path) -> str:
     """Write `bundle.sha256` for the files of `directory` and return the bundle's digest."""
-    text = "".join(f"{_sha256(directory / name)}  {name}\n" for name in _files(directory))
+    text = "".join(f"{sha256_of(directory / name)}  {name}\n" for name in files_of(directory))
     (directory / DIGEST_LIST_FILE).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -292,50 +299,28 @@ def write_digest_list(directory: Path) -> str:
 def open_bundle(directory: Path) -> ModelBundle:
     """Check every file of a bundle against its list and read its manifest.
 
-    Raises ManifestError when a file is missing, changed or not listed, or when the manifest's identity is not
-    the directory's `<name>/<version>`.
+    Raises:
+        BundleIncomplete: a file is missing, changed or not listed.
+        ManifestError: links or paths outside the folder, a manifest that is wrong, or one whose identity is not the
+            directory's `<name>/<version>`.
     """
-    listed = _read_digest_list(directory / DIGEST_LIST_FILE)
-    present = set(_files(directory))
-    if present != set(listed):
-        odd = sorted(present ^ set(listed))
-        raise ManifestError(
-            f"{directory}: {', '.join(odd)} stand(s) only in the folder or only in {DIGEST_LIST_FILE}. "
-            f"Remedy: copy the bundle again."
-        )
-    for name, digest in listed.items():
-        if _sha256(directory / name) != digest:
-            raise ManifestError(
-                f"{directory / name}: content is not what {DIGEST_LIST_FILE} lists. Remedy: copy the bundle again."
-            )
+    listed = check_files(directory)
     manifest = read_manifest(directory / MANIFEST_FILE)
     if (manifest.identity.name, manifest.identity.version) != (directory.parent.name, directory.name):
         raise ManifestError(
             f"{directory / MANIFEST_FILE}: identity {manifest.identity.name}/{manifest.identity.version} "
             f"must equal the folder names {directory.parent.name}/{directory.name}"
         )
-    return ModelBundle(directory, manifest, _sha256(directory / DIGEST_LIST_FILE))
+    if manifest.golden is not None and manifest.golden.file not in listed:
+        raise ManifestError(
+            f"{directory / MANIFEST_FILE}: golden.file: expected a file of the bundle, "
+            f"got {manifest.golden.file!r:.120}"
+        )
+    return ModelBundle(directory, manifest, sha256_of(directory / DIGEST_LIST_FILE))
 
 
 def bundle_directories(models_directory: Path) -> Iterator[Path]:
     """Yield `<name>/<version>` folders that hold a manifest, in order of name and number."""
-    found = [path.parent for path in models_directory.glob(f"*/*/{MANIFEST_FILE}") if path.parent.name.isdigit()]
-    yield from sorted(found, key=lambda path: (path.parent.name, int(path.name)))
-
-
-def _read_digest_list(path: Path) -> dict[str, str]:
-    try:
-        rows = [line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {name: digest for digest, name in rows}
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: cannot be read as 'sha256  path' lines: {error}") from error
-
-
-def _files(directory: Path) -> list[str]:
-    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != DIGEST_LIST_FILE)
-    return sorted(path.relative_to(directory).as_posix() for path in paths)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    found = [path.parent for path in models_directory.glob(f"*/*/{MANIFEST_FILE}")]
+    numbered = [path for path in found if path.name.isascii() and path.name.isdecimal()]
+    yield from sorted(numbered, key=lambda path: (path.parent.name, int(path.name)))
