@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from inference.call import Call
 from inference.errors import Busy, RequestTooLarge
-from inference.waiting_line import WaitingLine
+from inference.waiting_line import SHARED_PLACES, WaitingLine
 from protos.model_manifest import ModelManifest
 from protos.tensors import dtype_of
 
@@ -104,9 +104,19 @@ def _largest(arrays: Mapping[str, NDArray[Any]]) -> int:
 class Admission:
     """Lets `concurrency` requests run, `queue` more wait, and none start without its memory."""
 
-    def __init__(self, concurrency: int, queue: int, *, memory: Callable[[], MemoryState] = memory_state) -> None:
-        self._line = WaitingLine(concurrency, queue)
+    def __init__(
+        self,
+        concurrency: int,
+        queue: int,
+        *,
+        memory: Callable[[], MemoryState] = memory_state,
+        shared: int = SHARED_PLACES,
+        relieve: Callable[[int], bool] = lambda _missing_bytes: False,
+    ) -> None:
+        """Ask `relieve` for missing bytes of memory before a request is refused for them; it tells whether any came."""
+        self._line = WaitingLine(concurrency, queue, shared)
         self._memory = memory
+        self._relieve = relieve
         self._lock = threading.Lock()
         self._reserved = 0
 
@@ -118,7 +128,7 @@ class Admission:
             need_bytes: what the request takes, by `memory_need`.
             call: priority 1 goes first, 0 (not said) last; the wait ends when the call does.
             shared: the request waits for nobody, because its run is shared with others that wait in a batch; it
-                still takes one of the places and its memory.
+                takes one of the `shared` places, and its memory.
 
         Raises:
             Busy: the queue is full, or the memory is taken.
@@ -136,6 +146,9 @@ class Admission:
                 f"the request needs about {need_bytes // MB} MiB by the model's manifest, "
                 f"this machine has {state.total // MB} MiB in all"
             )
+        missing = need_bytes - (state.free - self._reserved)
+        if missing > 0 and self._relieve(missing):
+            state = self._memory()
         with self._lock:
             free = state.free - self._reserved
             if need_bytes > free:

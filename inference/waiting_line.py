@@ -11,6 +11,8 @@ from inference.errors import Busy
 
 _LOOK_S = 0.05
 """How often a waiting request looks whether its client is still there."""
+SHARED_PLACES = 64
+"""Requests at once that share runs; they wait in the batches' own queues."""
 
 
 @dataclass(order=True, slots=True)
@@ -22,11 +24,11 @@ class _Ticket:
 
 
 class WaitingLine:
-    """Lets `concurrency` requests run and `queue` more wait; safe to share between threads."""
+    """Lets `concurrency` requests run, `queue` more wait, and `shared` others share runs; safe between threads."""
 
-    def __init__(self, concurrency: int, queue: int) -> None:
+    def __init__(self, concurrency: int, queue: int, shared: int = SHARED_PLACES) -> None:
         self._lock = threading.Lock()
-        self._places = concurrency + queue
+        self._places = {False: concurrency + queue, True: shared}
         self._free = concurrency
         self._waiting: list[_Ticket] = []
         self._arrivals = itertools.count()
@@ -37,13 +39,13 @@ class WaitingLine:
 
         Args:
             call: its priority says who goes first; the wait ends when the call does.
-            shared: take one of all places and wait for nobody, as what runs is shared with others.
+            shared: take one of the shared places and wait for nobody, as what runs is shared with others.
 
         Raises:
             Busy: every place is taken.
             DeadlinePassed, RequestCancelled: the call ended before its turn.
         """
-        with self._place():
+        with self._place(shared=shared):
             if shared:
                 call.stop_if_unwanted()
                 yield
@@ -55,16 +57,16 @@ class WaitingLine:
                 self._pass_on()
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _place(self, *, shared: bool) -> Iterator[None]:
         with self._lock:
-            if not self._places:
+            if not self._places[shared]:
                 raise Busy("the queue is full; try again later")
-            self._places -= 1
+            self._places[shared] -= 1
         try:
             yield
         finally:
             with self._lock:
-                self._places += 1
+                self._places[shared] += 1
 
     def _await_turn(self, call: Call) -> None:
         call.stop_if_unwanted()

@@ -127,7 +127,7 @@ def test_a_client_that_goes_while_it_waits_gives_its_place_back() -> None:
 
 
 def test_shared_requests_wait_for_nobody_and_hold_places() -> None:
-    admission = Admission(1, 1, memory=roomy)
+    admission = Admission(1, 0, memory=roomy, shared=1)
     with (
         admission.admitted(0, Call()),
         admission.admitted(100, Call(), shared=True),
@@ -173,3 +173,16 @@ def test_a_model_in_slabs_needs_a_slabs_memory() -> None:
     of_slab = base + 16 * 1200 + 2400 + 48 + 1200
     assert memory_need(slabs, inputs, {"probability"}) == of_slab
     assert memory_need(slabs, inputs) == of_slab + 3 * 10_000
+
+
+def test_models_that_batch_have_places_of_their_own() -> None:
+    admission, call = Admission(1, 0, memory=roomy, shared=2), Call()
+    with (
+        admission.admitted(0, call),
+        admission.admitted(0, call, shared=True),
+        admission.admitted(0, call, shared=True),
+    ):
+        with pytest.raises(Busy, match="queue is full"), admission.admitted(0, call, shared=True):
+            pass
+        with pytest.raises(Busy, match="queue is full"), admission.admitted(0, call):
+            pass
