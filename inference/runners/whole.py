@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from inference.call import Call
 from inference.errors import BundleRefused, Busy, PredictionFailed
 from inference.golden import golden_difference, read_golden, warming_inputs
-from inference.graph.frozen import SAVED_MODEL_FILE, GraphFunction, import_graph, read_frozen_graph
+from inference.graph.frozen import SAVED_MODEL_FILE, SERVING, GraphFunction, import_signature, read_frozen_graph
 from inference.ports import Arrays, Outcome, Places, StageTimes
 from protos.model_manifest import ModelBundle, ModelManifest
 from protos.tensors import TensorError, check_finite, check_tensor, datatype_of
@@ -86,8 +86,12 @@ def _name_of(manifest: ModelManifest) -> str:
     return f"model {manifest.identity.name} version {manifest.identity.version}"
 
 
-def load_predictor(bundle: ModelBundle) -> Predictor:
+def load_predictor(bundle: ModelBundle, device: str | None = None) -> Predictor:
     """Check, import and warm a bundle's graph; where it has a golden pair, its answer must be within tolerance.
+
+    Args:
+        bundle: an opened bundle.
+        device: TensorFlow's name of the device that runs it, e.g. "/GPU:1"; None leaves it to TensorFlow.
 
     Raises:
         BundleRefused: the installed TensorFlow is too old for it, or graph, signature or golden pair are not what
@@ -96,7 +100,7 @@ def load_predictor(bundle: ModelBundle) -> Predictor:
     manifest = bundle.manifest
     refuse_older_runtime(manifest)
     graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, manifest)
-    predictor = Predictor(manifest, import_graph(graph))
+    predictor = Predictor(manifest, import_signature(graph, SERVING, device))
     warm(predictor.predict, bundle)
     return predictor
 
