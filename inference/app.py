@@ -13,26 +13,28 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from inference.access import AccessInterceptor, read_access_rules
-from inference.admission import Admission
+from inference.admission import MB, Admission
 from inference.client_limits import ClientLimiter
 from inference.error_interceptor import ErrorInterceptor
 from inference.errors import ListenError
-from inference.no_regions import NoRegions
+from inference.regions.leased import LeasedRegions
 from inference.regions.registered import RegisteredRegions
+from inference.regions.servicer import add_to, threads_of
 from inference.regions.table import RegionTable
-from inference.repository import ModelRepository
+from inference.repository import MemoryFloor, ModelRepository
 from inference.runners.whole import bound_threads
 from inference.security import server_credentials
 from inference.servicer import INFER_STREAMS_MOST, InferenceServicer
 from inference.servicer_parts import Parts
 from inference.settings import ServiceSettings
+from inference.waiting_line import SHARED_PLACES
 from protos.open_inference_pb2 import DESCRIPTOR
 from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from protos.tensor_regions_pb2 import DESCRIPTOR as REGIONS
 
 _log = structlog.get_logger(__name__)
 SERVICE_NAME = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-SERVICES = (SERVICE_NAME, health.SERVICE_NAME)
+SERVICES = (SERVICE_NAME, REGIONS.services_by_name["TensorRegions"].full_name, health.SERVICE_NAME)
 _SPARE_THREADS = 6
 """For health, metadata and readiness while predictions run and wait."""
 _PARENT_POLL_S = 0.25
@@ -44,8 +46,14 @@ class InferenceService:
     def __init__(self, settings: ServiceSettings) -> None:
         """Bind the addresses; raise ListenError or SettingsRefused where that cannot be."""
         self._settings = settings
-        self._repository = ModelRepository(settings.models_directory, settings.models)
+        self._repository = ModelRepository(
+            settings.models_directory,
+            settings.models,
+            policy=settings.versions,
+            floor=MemoryFloor(settings.floor_mb * MB),
+        )
         self._health = health.HealthServicer()
+        self._leased = LeasedRegions()
         self._stop = threading.Event()
         self._server = self._build_server()
         credentials = server_credentials(settings.tls)
@@ -56,12 +64,14 @@ class InferenceService:
         bound_threads(self._settings.threads)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.start()
+        self._leased.start()
         self._repository.load_all(until=self._stop.is_set)
         if not self._stop.is_set() and not self._repository.loaded():
             self.close(grace_s=0)
             return 1
         if not self._stop.is_set():
             self._announce()
+            self._repository.watch(self._settings.poll_s)
         self._stop.wait()
         self.close(grace_s=self._settings.grace_s)
         return 0
@@ -72,9 +82,12 @@ class InferenceService:
 
     def close(self, *, grace_s: float) -> None:
         """Refuse new requests, let running ones finish for `grace_s`, and leave."""
+        self._repository.close()
         self._health.enter_graceful_shutdown()
         _log.info("drain_started", grace_s=grace_s)
-        self._server.stop(grace_s).wait(grace_s + 1)
+        ended = self._server.stop(grace_s)
+        self._leased.close()  # an open lease would hold the grace to its end
+        ended.wait(grace_s + 1)
         if self._settings.ready_file is not None:
             self._settings.ready_file.unlink(missing_ok=True)
         _log.info("service_stopped")
@@ -82,9 +95,10 @@ class InferenceService:
     def _build_server(self) -> grpc.Server:
         settings = self._settings
         limit = settings.max_message_mb * (1 << 20)
-        places = settings.concurrency + settings.queue
+        threads = settings.concurrency + settings.queue + SHARED_PLACES + _SPARE_THREADS
+        threads += INFER_STREAMS_MOST + threads_of(self._leased)
         server = grpc.server(
-            ThreadPoolExecutor(max_workers=places + _SPARE_THREADS + INFER_STREAMS_MOST, thread_name_prefix="rpc"),
+            ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rpc"),
             interceptors=_interceptors(settings),
             options=(
                 ("grpc.max_receive_message_length", limit),
@@ -92,17 +106,18 @@ class InferenceService:
                 ("grpc.so_reuseport", 0),
             ),
         )
-        admission = Admission(settings.concurrency, settings.queue)
+        admission = Admission(settings.concurrency, settings.queue, relieve=self._repository.relieve)
         registered = RegisteredRegions()
         parts = Parts(
             self._repository,
             admission,
-            RegionTable(NoRegions(), registered),
+            RegionTable(self._leased, registered),
             registered,
             model_control=settings.model_control,
             has_regions=True,
         )
         add_GRPCInferenceServiceServicer_to_server(InferenceServicer(parts), server)
+        add_to(server, self._leased)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if settings.reflection:
             reflection.enable_server_reflection([*SERVICES, reflection.SERVICE_NAME], server)
