@@ -163,7 +163,7 @@ def test_a_region_dies_with_its_stream(service: RunningService, channel: grpc.Ch
         lease.close()
     with pytest.raises(grpc.RpcError) as refusal:
         infer(channel, echo_request(region))
-    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
     wait_until(lambda: no_memory_left(service), what="the end of the region's memory")
 
 
