@@ -10,6 +10,7 @@ from inference.client_limits import ClientLimits
 from inference.errors import ListenError, SettingsRefused
 from inference.log import LOG_LEVELS, configure_log
 from inference.quiet import quiet_tensorflow
+from inference.repository_policy import VersionPolicy
 from inference.security import TlsFiles
 from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
 
@@ -27,6 +28,7 @@ def read_settings(arguments: Sequence[str], program: str = "python -m inference"
     parser.add_argument("--parent-pid", type=int, metavar="N", help="end when this parent process ends")
     parser.add_argument("--log-level", choices=LOG_LEVELS, default="info", help="least level that is written")
     parser.add_argument("--model-control", action="store_true", help="let clients load and unload models")
+    _add_repository(parser)
     _add_running(parser)
     _add_clients(parser)
     given = parser.parse_args(arguments)
@@ -40,6 +42,9 @@ def read_settings(arguments: Sequence[str], program: str = "python -m inference"
         parent_pid=given.parent_pid,
         log_level=given.log_level,
         model_control=given.model_control,
+        versions=VersionPolicy.parse(given.versions),
+        poll_s=given.poll_s,
+        floor_mb=given.floor_mb,
         reflection=given.reflection,
         concurrency=given.concurrency,
         queue=given.queue,
@@ -50,6 +55,15 @@ def read_settings(arguments: Sequence[str], program: str = "python -m inference"
             given.client_concurrency, given.client_queue, given.client_inflight_mb, given.client_streams
         ),
     )
+
+
+def _add_repository(parser: argparse.ArgumentParser) -> None:
+    own, add = ServiceSettings.__dataclass_fields__, parser.add_argument
+    add("--versions", default="all", metavar="WHICH", help="all, latest:N, or a list as 1,3")
+    add(
+        "--poll-s", type=float, default=own["poll_s"].default, metavar="S", help="between looks at the models; 0: never"
+    )
+    add("--floor-mb", type=int, default=own["floor_mb"].default, metavar="N", help="idle models go below so much free")
 
 
 def _add_running(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inference.client_limits import ClientLimits
 from inference.errors import SettingsRefused
+from inference.repository_policy import VersionPolicy
 from inference.security import TlsFiles
 
 BUNDLED_MODELS = Path(__file__).parent / "models"
@@ -26,6 +27,11 @@ class ServiceSettings:
     models_directory: Path = BUNDLED_MODELS
     models: tuple[str, ...] = ()
     """Names to serve; empty serves all of the directory."""
+    versions: VersionPolicy = field(default_factory=VersionPolicy)
+    poll_s: float = 2.0
+    """Seconds between two looks at the models folder; 0 looks only at the start and when a client asks."""
+    floor_mb: int = 256
+    """Free memory below which idle models are dropped, the least recently used first."""
     listen: tuple[str, ...] = (DEFAULT_LISTEN,)
     """"host:port" (port 0 takes a free one) or "unix:/path"."""
     max_message_mb: int = 1024
@@ -65,8 +71,9 @@ class ServiceSettings:
         for option, value, least in (("--concurrency", self.concurrency, 1), ("--queue", self.queue, 0)):
             if value < least:
                 raise SettingsRefused(f"{option} {value}: must be at least {least}")
-        if not self.grace_s >= 0:
-            raise SettingsRefused(f"--grace-s {self.grace_s:g}: must be 0 or more")
+        for option, seconds in (("--grace-s", self.grace_s), ("--poll-s", self.poll_s), ("--floor-mb", self.floor_mb)):
+            if not seconds >= 0:
+                raise SettingsRefused(f"{option} {seconds:g}: must be 0 or more")
         tcp = [address for address in self.listen if not address.startswith("unix:")]
         if self.access is not None and tcp and self.tls.client_ca is None:
             raise SettingsRefused(f"--access {self.access}: needs --client-ca, or Unix sockets alone; got {tcp[0]}")
