@@ -36,10 +36,18 @@ class Resampling:
         """Slices of the result, INT32."""
         return tf.shape(self.slices.matrix)[0]
 
-    def slab(self, volume: Any, start: Any, stop: Any) -> Any:
-        """Return output slices start..stop-1, FP32, of a volume [slice, row, column] of any real type."""
+    def slab(self, volume: Any, start: Any, stop: Any, channel: Any = None) -> Any:
+        """Return output slices start..stop-1, FP32.
+
+        Args:
+            volume: [slice, row, column] of any real type, or with a last axis of channels.
+            start: First slice of the result.
+            stop: One past its last.
+            channel: Which one where there are channels.
+        """
         low, high = self.slices.first[start], self.slices.beyond[stop - 1]
-        across = tf.tensordot(self.slices.matrix[start:stop, low:high], tf.cast(volume[low:high], tf.float32), 1)
+        part = volume[low:high] if channel is None else volume[low:high, ..., channel]
+        across = tf.tensordot(self.slices.matrix[start:stop, low:high], tf.cast(part, tf.float32), 1)
         return resampled_in_plane(across, self.rows.matrix, self.columns.matrix)
 
 
@@ -74,7 +82,7 @@ def resampled(volume: Any, sizes: Any, *, antialias: bool = False) -> Any:
         antialias: As in `axis`.
     """
     plan = resampling(tf.shape(volume), sizes, antialias=antialias)
-    return by_slabs.mapped(plan.count, lambda start, stop: plan.slab(volume, start, stop), tf.float32)
+    return by_slabs.mapped(plan.count, lambda start, stop: plan.slab(volume, start, stop), (None, None))
 
 
 def sizes_at(sizes: Any, spacing: Any, target: Sequence[float]) -> Any:
