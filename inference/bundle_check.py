@@ -17,11 +17,19 @@ from inference.graph.frozen import (
     count_ops,
     import_graph,
     match_signature,
+    read_frozen_graph,
     read_meta_graph,
     refuse_foreign_ops,
 )
 from inference.runners.whole import DEVICE_CLASS, Predictor, refuse_older_runtime
-from protos.model_manifest import MANIFEST_FILE, ManifestError, ModelBundle, open_bundle, read_manifest
+from protos.model_manifest import (
+    MANIFEST_FILE,
+    ManifestError,
+    ModelBundle,
+    bundle_directories,
+    open_bundle,
+    read_manifest,
+)
 
 SLICES, SIZE = 32, 512
 """The volume that time and memory are measured with."""
@@ -40,6 +48,33 @@ class CheckLine:
     def passed(self) -> bool:
         """Tell whether there is nothing to remedy."""
         return self.remedy is None
+
+
+def quarantined(models_directory: Path) -> list[tuple[str, str, str]]:
+    """Give name, version and reason of each bundle that the service would refuse, without running any of its graph.
+
+    Looked at are digests, manifest, TensorFlow's version, ops, signatures and the golden file; whether the golden
+    answer comes out is known only when it runs.
+    """
+    found = []
+    for directory in bundle_directories(models_directory):
+        try:
+            _refuse_unsound(open_bundle(directory))
+        except (ManifestError, ServiceError, OSError) as error:
+            found.append((directory.parent.name, directory.name, str(error)))
+    return found
+
+
+def _refuse_unsound(bundle: ModelBundle) -> None:
+    refuse_older_runtime(bundle.manifest)
+    graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, bundle.manifest)
+    parts = ("slab",) if bundle.manifest.slabs else ("prepare", "network", "finish") if bundle.manifest.batching else ()
+    for part in parts:
+        if part not in graph.signatures:
+            table = "slabs" if bundle.manifest.slabs else "batching"
+            raise BundleRefused(f"{bundle.directory}: the manifest has [{table}], the graph no signature {part!r}")
+    if bundle.manifest.golden is not None:
+        read_golden(bundle)
 
 
 def check_bundle(directory: Path) -> Iterator[CheckLine]:
