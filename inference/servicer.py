@@ -72,7 +72,7 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
 
     def _inferred(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelInferResponse:
         started = time.monotonic()
-        with self._parts.models.lease(request.model_name, request.model_version) as model, ExitStack() as held:
+        with self._parts.models.lease(request.model_name, request.model_version, call) as model, ExitStack() as held:
             identity = model.bundle.manifest.identity
             held.push(lambda kind, *_: self._count_failure(identity, started) if kind else None)
             terms = on_terms(call, request_terms(request))
@@ -98,7 +98,9 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         inputs = read_inputs(request, manifest, reader)
         places = places_of(wanted, reader)
         read = time.monotonic()
-        with self._parts.admission.admitted(memory_need(manifest, inputs, places), call):
+        need = memory_need(manifest, inputs, places)
+        shares = manifest.batching is not None and manifest.slabs is None
+        with self._parts.admission.admitted(need, call, shared=shares):
             admitted = time.monotonic()
             outcome = model.runner.run(inputs, call, places)
             ran = time.monotonic()
