@@ -7,7 +7,7 @@ from typing import Any, Never, TypeVar
 import grpc
 import structlog
 
-from inference.errors import PredictionFailed, RequestRefused, ServiceError
+from inference.errors import PredictionFailed, RequestCancelled, RequestRefused, ServiceError
 from inference.interception import Behaviour, Handler, rewrapped
 from protos.tensors import TensorError
 
@@ -83,7 +83,9 @@ _END = object()
 
 
 def _noted(error: ServiceError, method: str) -> ServiceError:
-    _log.info("request_refused", method=method, status=error.code.name, reason=str(error)[:_LOGGED_MOST])
+    # A client that goes away is no news: every lease of a node that stops ends so.
+    say = _log.debug if isinstance(error, RequestCancelled) else _log.info
+    say("request_refused", method=method, status=error.code.name, reason=str(error)[:_LOGGED_MOST])
     return error
 
 

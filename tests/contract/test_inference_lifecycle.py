@@ -112,7 +112,7 @@ def test_refused_bundles_are_named_and_the_server_is_not_ready(
 
 def test_a_message_over_the_services_limit_is_final_for_the_node(mixed: RunningService) -> None:
     bundle = open_bundle(mixed.models / "bright_regions" / "1")
-    with client_of(mixed.tcp) as client:
+    with client_of(mixed.tcp, regions="off") as client:
         with pytest.raises(InferenceRejected, match=r"Remedy: raise inference\.max_message_mb"):
             client.infer(bundle, volume_of(np.zeros((10, 512, 512), np.int16)))
         assert client.infer(bundle, bright_volume()).outputs
