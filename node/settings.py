@@ -113,6 +113,9 @@ class InferenceSettings(_Section):
     deadline_s: Seconds = 600.0
     max_message_mb: Annotated[int, Field(ge=4, le=2047)] = 1024
     """Largest gRPC message in either direction; a volume and its maps must fit."""
+    regions: Literal["auto", "upload", "off"] = "auto"
+    """How big tensors travel. auto: in memory shared with the service on this host, in chunks to another;
+    upload: always in chunks; off: in the message. A service without regions gets messages."""
     models_directory: Path | None = None
     """Bundles `<name>/<version>/`; unset takes the models that ship with Hilum."""
     models: tuple[str, ...] = ()
@@ -221,10 +224,21 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _volume_fits_a_message(self) -> Self:
         volume, message = self.processing.max_volume_mb, self.inference.max_message_mb
-        if volume >= message:
+        if self.inference.regions == "off" and volume >= message:
             raise ValueError(
                 f"processing.max_volume_mb = {volume} must be less than inference.max_message_mb = {message}: "
-                "a volume travels in one message"
+                "a volume travels in one message with inference.regions = 'off'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _started_service_has_no_certificate(self) -> Self:
+        inference = self.inference
+        if inference.start_service and inference.tls is not None and not inference.endpoint.startswith("unix:"):
+            raise ValueError(
+                f"inference.tls with inference.start_service = true and inference.endpoint = {inference.endpoint!r}: "
+                "the service that the node starts has no certificate. Remedy: set endpoint = 'unix:/path' for it, "
+                "or start_service = false"
             )
         return self
 

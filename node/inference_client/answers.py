@@ -1,10 +1,14 @@
 """ModelInferResponse -> outputs held to the manifest and to the grid that was sent."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from node.errors import InferenceRejected
+from node.inference_client.regions import BYTE_SIZE, OFFSET, REGION
 from protos.model_manifest import ModelBundle, Tensor
 from protos.open_inference_pb2 import ModelInferResponse
 from protos.tensors import TensorError, check_finite, check_tensor, from_raw
@@ -13,13 +17,30 @@ DIGEST_PARAMETER = "hilum.digest"
 Shape = tuple[int, ...]
 
 
-def read_outputs(response: ModelInferResponse, bundle: ModelBundle, grid: Shape) -> dict[str, NDArray[Any]]:
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where an output was asked for, and the bytes that lie there now."""
+
+    region: str
+    offset: int
+    content: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response with the outputs that lie beside it; the arrays read from it keep those places."""
+
+    response: ModelInferResponse
+    placed: Mapping[str, Placed] = field(default_factory=dict)
+
+
+def read_outputs(answer: Answer, bundle: ModelBundle, grid: Shape) -> dict[str, NDArray[Any]]:
     """View the outputs as read-only arrays; voxel maps must lie on `grid`, the shape of the volume sent.
 
     Raises:
         InferenceRejected: an output is missing, unknown, of another datatype, shape or byte count, or not finite.
     """
-    manifest = bundle.manifest
+    manifest, response = bundle.manifest, answer.response
     declared = {tensor.name: tensor for tensor in manifest.outputs}
     names = [tensor.name for tensor in response.outputs]
     if sorted(names) != sorted(declared) or len(response.raw_output_contents) != len(names):
@@ -31,7 +52,8 @@ def read_outputs(response: ModelInferResponse, bundle: ModelBundle, grid: Shape)
     try:
         for tensor, raw in zip(response.outputs, response.raw_output_contents, strict=True):
             check_tensor(_on_grid(declared[tensor.name], grid), tensor.datatype, tensor.shape)
-            outputs[tensor.name] = from_raw(raw, tensor.datatype, tensor.shape, name=tensor.name)
+            content = _content(tensor, raw, answer.placed.get(tensor.name))
+            outputs[tensor.name] = from_raw(content, tensor.datatype, tensor.shape, name=tensor.name)
             check_finite(outputs[tensor.name], name=tensor.name)
     except TensorError as error:
         raise InferenceRejected(f"the answer of model {manifest.identity.name} is not usable: {error}") from error
@@ -60,6 +82,16 @@ def check_version(response: ModelInferResponse, bundle: ModelBundle) -> None:
         raise InferenceRejected(
             f"asked for {identity.name}/{identity.version}, answered by {response.model_name}/{response.model_version}"
         )
+
+
+def _content(tensor: ModelInferResponse.InferOutputTensor, raw: bytes, placed: Placed | None) -> bytes | memoryview:
+    if REGION not in tensor.parameters:
+        return raw
+    stated = (tensor.parameters[REGION].string_param, tensor.parameters[OFFSET].int64_param)
+    used = tensor.parameters[BYTE_SIZE].int64_param
+    if placed is None or raw or stated != (placed.region, placed.offset) or not 0 <= used <= len(placed.content):
+        raise InferenceRejected(f"output {tensor.name!r}: the answer names another place than was asked for")
+    return placed.content[:used].data
 
 
 def _on_grid(declared: Tensor, grid: Shape) -> Tensor:

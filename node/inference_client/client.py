@@ -10,11 +10,9 @@ import structlog
 from node.domain.prediction import ModelIdentity, Prediction
 from node.domain.volume import Volume
 from node.errors import InferenceBroken, InferenceRejected, InferenceUnavailable
-from node.inference_client.answers import check_version, read_outputs, verified_by
-from node.inference_client.channel import MIB
+from node.inference_client.answers import Answer, check_version, read_outputs, verified_by
 from node.inference_client.endpoints import HEALTH_TIMEOUT_S, Endpoint, Rotation, ServiceHealth
-from node.inference_client.regions import Region
-from node.inference_client.requests import build_request
+from node.inference_client.transport import Transport
 from node.settings import InferenceSettings
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import ModelBundle
@@ -30,12 +28,13 @@ class InferenceClient:
         """Open the channels; nothing is sent before the first call. SettingsError: a TLS file cannot be read."""
         self._settings = settings
         self.endpoints = tuple(Endpoint(address, settings) for address in settings.addresses)
+        self._transports = {endpoint: Transport(endpoint, settings) for endpoint in self.endpoints}
         self._rotation = Rotation(self.endpoints)
 
-    def infer(self, bundle: ModelBundle, volume: Volume, region: Region | None = None) -> Prediction:
+    def infer(self, bundle: ModelBundle, volume: Volume) -> Prediction:
         """Run the bundle's model on a volume that lies in the manifest's axes, within the deadline of the settings.
 
-        With `region`, the voxels lie there already and only the reference is sent.
+        Outputs may view a region of the service's memory: it is used again when nobody holds them any more.
 
         Raises:
             InferenceUnavailable: the service is away or busy; another attempt may succeed.
@@ -43,17 +42,15 @@ class InferenceClient:
             InferenceRejected: request, model or answer are wrong; it stays wrong.
         """
         request_id = str(uuid.uuid4())
-        request = build_request(bundle.manifest, volume, request_id, region)
-        self._refuse_too_large(request)
         started = time.monotonic()
-        response = self._infer_anywhere(request)
+        answer = self._infer_anywhere(bundle, volume, request_id)
         seconds = time.monotonic() - started
-        verified = verified_by(response, bundle)
-        check_version(response, bundle)
+        verified = verified_by(answer.response, bundle)
+        check_version(answer.response, bundle)
         identity = bundle.manifest.identity
         _log.info("prediction_received", request_id=request_id, model=identity.name, seconds=round(seconds, 3))
         return Prediction(
-            outputs=read_outputs(response, bundle, volume.voxels.shape),
+            outputs=read_outputs(answer, bundle, volume.voxels.shape),
             model=ModelIdentity(
                 name=identity.name,
                 version=identity.version,
@@ -93,6 +90,7 @@ class InferenceClient:
     def close(self) -> None:
         """Close the channels; calls that run or come later count as unavailable."""
         for endpoint in self.endpoints:
+            self._transports[endpoint].close()
             endpoint.close()
 
     def _is_ready(self, request: messages.ModelReadyRequest, timeout_s: float) -> bool:
@@ -107,15 +105,13 @@ class InferenceClient:
             raise failures[0]
         return False
 
-    def _infer_anywhere(self, request: messages.ModelInferRequest) -> messages.ModelInferResponse:
+    def _infer_anywhere(self, bundle: ModelBundle, volume: Volume, request_id: str) -> Answer:
         """Ask the endpoints in turn until one takes the request; one that breaks over it ends the turn."""
         failures: list[str] = []
         for endpoint in self._rotation.candidates():
             try:
                 self._look_whether_it_is_there(endpoint)
-                response: messages.ModelInferResponse = endpoint.call(
-                    endpoint.stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
-                )
+                answer = self._transports[endpoint].ask(bundle, volume, request_id)
             except InferenceBroken as error:
                 endpoint.leave_out(str(error))
                 raise
@@ -124,7 +120,7 @@ class InferenceClient:
                 failures.append(str(error))
             else:
                 endpoint.take_back()
-                return response
+                return answer
         raise InferenceUnavailable("; ".join(failures))
 
     def _look_whether_it_is_there(self, endpoint: Endpoint) -> None:
@@ -134,11 +130,3 @@ class InferenceClient:
                 raise InferenceUnavailable(f"inference service {endpoint.address}: not serving")
             if len(self.endpoints) == 1:
                 endpoint.call(endpoint.stub.ServerLive, messages.ServerLiveRequest(), timeout_s=HEALTH_TIMEOUT_S)
-
-    def _refuse_too_large(self, request: messages.ModelInferRequest) -> None:
-        size, limit = request.ByteSize(), self._settings.max_message_mb * MIB
-        if size > limit:
-            raise InferenceRejected(
-                f"the request takes {size / MIB:.0f} MiB, inference.max_message_mb allows "
-                f"{self._settings.max_message_mb}. Remedy: raise it on the node and the service."
-            )

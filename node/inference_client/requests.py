@@ -1,6 +1,8 @@
 """Volume -> ModelInferRequest: voxels, spacing, rescale and a random id; nothing else crosses the wire."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,19 +19,48 @@ UINT16_SHIFT = 32768
 _INT16 = np.iinfo(np.int16)
 
 
+_NO_PLACES: Mapping[str, Region] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class StoredValues:
-    """Voxels in the model's datatype, with the rescale and the padding that go with them."""
+    """Voxels that fit the model's datatype, with the rescale and the padding that go with them."""
 
-    voxels: NDArray[Any]
+    source: NDArray[Any]
+    dtype: np.dtype[Any]
     intercept: NDArray[np.float32]
     padding: int | None
+    is_shifted: bool = False
+    """32768 is still to be taken from every voxel of `source`."""
+
+    @property
+    def voxels(self) -> NDArray[Any]:
+        """The voxels in the model's datatype, copied where they have to change."""
+        if self.is_shifted:
+            return np.bitwise_xor(self.source.view(np.uint16), np.uint16(UINT16_SHIFT)).view(np.int16)
+        return self.source.astype(self.dtype, copy=False)
+
+    def written(self, room: NDArray[np.uint8]) -> "StoredValues":
+        """Write the voxels to the beginning of `room` and go on with them there: one copy, whatever changes."""
+        target = room[: self.source.size * self.dtype.itemsize].view(self.dtype).reshape(self.source.shape)
+        if self.is_shifted:
+            np.bitwise_xor(self.source.view(np.uint16), np.uint16(UINT16_SHIFT), out=target.view(np.uint16))
+        else:
+            np.copyto(target, self.source)
+        return StoredValues(target, self.dtype, self.intercept, self.padding)
 
 
 def build_request(
-    manifest: ModelManifest, volume: Volume, request_id: str, region: Region | None = None
+    manifest: ModelManifest,
+    volume: Volume,
+    request_id: str,
+    region: Region | None = None,
+    outputs: Mapping[str, Region] = _NO_PLACES,
 ) -> ModelInferRequest:
     """Write the request for a volume that already lies in the manifest's axes.
+
+    With `region`, the voxels are written to its room, or lie there already where it has none, and only the reference
+    is sent. Outputs named in `outputs` are asked for in those places.
 
     Raises:
         InferenceRejected: the volume's values do not fit the model's datatype, or the model wants an input that a
@@ -38,22 +69,42 @@ def build_request(
     request = ModelInferRequest(
         model_name=manifest.identity.name, model_version=manifest.identity.version, id=request_id
     )
-    stored = _stored_values(volume, _declared(manifest, "image").datatype)
+    stored = _stored_values(volume, image_of(manifest).datatype)
+    if region is not None and region.room is not None:
+        stored = stored.written(region.room)
     for tensor in manifest.inputs:
-        array = _input(tensor, volume, stored)
-        try:
-            check_tensor(tensor, datatype_of(array.dtype, name=tensor.name), array.shape)
-            check_finite(array, name=tensor.name)
-        except TensorError as error:
-            raise InferenceRejected(f"the volume does not fit model {manifest.identity.name}: {error}") from error
+        array = _checked_input(manifest, tensor, volume, stored)
         stated = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=array.shape)
         if region is not None and tensor.name == "image":
-            stated.parameters["shared_memory_region"].string_param = region.name
-            stated.parameters["shared_memory_offset"].int64_param = region.offset
-            stated.parameters["shared_memory_byte_size"].int64_param = region.byte_size
+            region.state_in(stated)
         else:
             request.raw_input_contents.append(bytes(to_raw(array, name=tensor.name)))
+    if outputs:
+        for tensor in manifest.outputs:
+            wanted = request.outputs.add(name=tensor.name)
+            if tensor.name in outputs:
+                outputs[tensor.name].state_in(wanted)
     return request
+
+
+def image_of(manifest: ModelManifest) -> Tensor:
+    """Give the declared tensor that takes the voxels; InferenceRejected where there is none."""
+    return _declared(manifest, "image")
+
+
+def stored_voxels(manifest: ModelManifest, volume: Volume) -> NDArray[Any]:
+    """Give the voxels in the model's datatype; InferenceRejected where they do not fit it."""
+    return _stored_values(volume, image_of(manifest).datatype).voxels
+
+
+def _checked_input(manifest: ModelManifest, tensor: Tensor, volume: Volume, stored: StoredValues) -> NDArray[Any]:
+    array = _input(tensor, volume, stored)
+    try:
+        check_tensor(tensor, datatype_of(array.dtype, name=tensor.name), array.shape)
+        check_finite(array, name=tensor.name)
+    except TensorError as error:
+        raise InferenceRejected(f"the volume does not fit model {manifest.identity.name}: {error}") from error
+    return array
 
 
 def _declared(manifest: ModelManifest, name: str) -> Tensor:
@@ -86,25 +137,22 @@ def _input(tensor: Tensor, volume: Volume, stored: StoredValues) -> NDArray[Any]
 def _stored_values(volume: Volume, datatype: str) -> StoredValues:
     voxels = volume.voxels
     kind = datatype_of(voxels.dtype, name="image")
-    same = StoredValues(voxels, volume.intercept, volume.padding)
-    if kind == datatype:
-        return same
+    dtype = dtype_of(datatype, name="image")
     if kind == "UINT16" and datatype == "INT16":
         return _as_int16(volume)
-    if np.can_cast(voxels.dtype, dtype_of(datatype, name="image"), "safe"):
-        return StoredValues(voxels.astype(dtype_of(datatype)), volume.intercept, volume.padding)
+    if kind == datatype or np.can_cast(voxels.dtype, dtype, "safe"):
+        return StoredValues(voxels, dtype, volume.intercept, volume.padding)
     raise InferenceRejected(f"tensor 'image': expected values that fit {datatype}, got {kind}")
 
 
 def _as_int16(volume: Volume) -> StoredValues:
     """Up to 32767 the bytes are the same; above, 32768 is taken from every voxel and the intercept moved by it."""
-    voxels = volume.voxels
+    voxels, dtype = volume.voxels, dtype_of("INT16")
     if voxels.size == 0 or voxels.max() <= _INT16.max:
-        return StoredValues(voxels.view(np.int16), volume.intercept, volume.padding)
-    shifted = np.bitwise_xor(voxels.view(np.uint16), np.uint16(UINT16_SHIFT)).view(np.int16)
+        return StoredValues(voxels.view(np.int16), dtype, volume.intercept, volume.padding)
     moved = volume.intercept.astype(np.float64) + UINT16_SHIFT * volume.slope.astype(np.float64)
     padding = None if volume.padding is None else volume.padding - UINT16_SHIFT
-    return StoredValues(shifted, moved.astype(np.float32), padding)
+    return StoredValues(voxels, dtype, moved.astype(np.float32), padding, is_shifted=True)
 
 
 def _padding(stored: StoredValues, limits: "np.iinfo[Any]") -> int:

@@ -136,13 +136,13 @@ def test_values_that_do_not_fit_the_model_are_refused_before_sending(
 
 
 def test_a_request_over_the_message_limit_is_final_and_names_the_setting(service: RunningService) -> None:
-    with client_of(service.tcp, max_message_mb=4) as client, pytest.raises(InferenceRejected) as refusal:
+    with client_of(service.tcp, max_message_mb=4, regions="off") as client, pytest.raises(InferenceRejected) as refusal:
         client.infer(bundle_of(service, "bright_regions"), volume_of(np.zeros((10, 512, 512), np.int16)))
     assert "inference.max_message_mb allows 4" in str(refusal.value)
 
 
 def test_an_answer_over_the_message_limit_is_final_too(service: RunningService) -> None:
-    with client_of(service.tcp, max_message_mb=4) as client, pytest.raises(InferenceRejected) as refusal:
+    with client_of(service.tcp, max_message_mb=4, regions="off") as client, pytest.raises(InferenceRejected) as refusal:
         client.infer(bundle_of(service, "echo"), volume_of(np.zeros((6, 512, 512), np.int16)))
     assert "Remedy: raise inference.max_message_mb" in str(refusal.value)
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from node.errors import SettingsError
-from node.settings import load_settings
+from node.settings import Settings, load_settings
 
 
 def written(folder: Path, text: str) -> Path:
@@ -33,7 +34,7 @@ def written(folder: Path, text: str) -> Path:
             ["destinations", "names must differ", "'p', 'p'"],
         ),
         (
-            "[processing]\nmax_volume_mb = 2000\n[inference]\nmax_message_mb = 1024\n",
+            "[processing]\nmax_volume_mb = 2000\n[inference]\nmax_message_mb = 1024\nregions = 'off'\n",
             ["processing.max_volume_mb = 2000", "inference.max_message_mb = 1024", "one message"],
         ),
         (
@@ -82,3 +83,18 @@ def test_settings_that_change_results_change_their_digest(tmp_path: Path) -> Non
     moved = load_settings(written(tmp_path, "[listener]\nport = 5\n"))
     assert plain.result_digest != named.result_digest
     assert plain.result_digest == moved.result_digest
+
+
+def test_tls_to_a_service_that_the_node_starts_is_refused(tmp_path: Path) -> None:
+    tls = {"ca": tmp_path / "ca.pem"}
+    with pytest.raises(ValidationError, match=r"has no certificate\. Remedy"):
+        Settings(inference={"tls": tls})
+    Settings(inference={"tls": tls, "start_service": False})
+    Settings(inference={"tls": tls, "endpoint": f"unix:{tmp_path}/s"})
+
+
+def test_a_volume_may_be_larger_than_a_message_where_regions_carry_it() -> None:
+    large = {"processing": {"max_volume_mb": 3000}}
+    Settings(**large)
+    with pytest.raises(ValidationError, match="must be less than"):
+        Settings(**large, inference={"regions": "off"})

@@ -1,0 +1,206 @@
+"""How one request reaches one endpoint: big tensors in regions where it has them, everything in the message else."""
+
+import math
+from collections.abc import Callable
+
+import grpc
+import structlog
+
+from node.domain.volume import Volume
+from node.errors import InferenceRejected, InferenceUnavailable
+from node.inference_client.answers import Answer, Placed
+from node.inference_client.channel import MIB
+from node.inference_client.endpoints import Endpoint
+from node.inference_client.lease import LeaseRefused
+from node.inference_client.region_pool import LeasedRegion, RegionPool
+from node.inference_client.regions import Region
+from node.inference_client.remote_region import download, upload
+from node.inference_client.requests import build_request, image_of, stored_voxels
+from node.settings import InferenceSettings
+from protos.model_manifest import ModelBundle, ModelManifest
+from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from protos.tensors import dtype_of
+
+_log = structlog.get_logger(__name__)
+UPLOAD_FROM_BYTES = 4 * MIB
+"""With regions = "auto", smaller images travel in the message to a service whose regions cannot be mapped."""
+_ALIGNMENT = 4096
+_AWAY = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
+_ATTEMPTS = 2
+
+
+class Transport:
+    """The way to one endpoint; safe to share between threads."""
+
+    def __init__(self, endpoint: Endpoint, settings: InferenceSettings) -> None:
+        """Lease nothing yet."""
+        self._endpoint, self._settings = endpoint, settings
+        self._pool = RegionPool(endpoint.regions, endpoint.address, maps=settings.regions == "auto")
+
+    def ask(self, bundle: ModelBundle, volume: Volume, request_id: str) -> Answer:
+        """Ask the model about a volume that lies in the manifest's axes.
+
+        Raises:
+            InferenceError: as `InferenceClient.infer`.
+        """
+        refusal = None
+        if self._is_for_region(bundle.manifest, volume):
+            try:
+                return self._by_region(bundle.manifest, volume, request_id)
+            except LeaseRefused as error:
+                refusal = error
+                self._note(refusal)
+        return self._by_message(bundle.manifest, volume, request_id, refusal)
+
+    def close(self) -> None:
+        """End the lease; arrays of earlier answers stay valid."""
+        self._pool.close()
+
+    def _is_for_region(self, manifest: ModelManifest, volume: Volume) -> bool:
+        if self._settings.regions == "off" or not volume.voxels.size or not self._pool.is_offered:
+            return False
+        return self._settings.regions == "upload" or self._pool.maps or _is_large(manifest, volume)
+
+    def _by_message(
+        self, manifest: ModelManifest, volume: Volume, request_id: str, refusal: LeaseRefused | None
+    ) -> Answer:
+        request = build_request(manifest, volume, request_id)
+        self._refuse_too_large(request, refusal)
+        return Answer(self._infer(request))
+
+    def _by_region(self, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
+        for attempt in range(1, _ATTEMPTS + 1):
+            region = self._pool.take(_image_bytes(manifest, volume))
+            try:
+                if region.room is not None:
+                    return self._mapped(region, manifest, volume, request_id)
+                if self._settings.regions == "upload" or _is_large(manifest, volume):
+                    return self._uploaded(region, manifest, volume, request_id)
+                self._pool.discard(region)
+                break
+            except InferenceRejected as error:
+                # A service that was started again knows nothing of the region.
+                if attempt == _ATTEMPTS or not _is_not_found(error):
+                    raise
+                region.lease.close()
+        return self._by_message(manifest, volume, request_id, None)
+
+    def _mapped(self, region: LeasedRegion, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
+        sizes = _output_bytes(manifest, volume)
+
+        def ask(result: LeasedRegion | None) -> Answer:
+            places = _places(result, sizes)
+            image = Region(region.name, 0, _image_bytes(manifest, volume), region.room)
+            response = self._infer(build_request(manifest, volume, request_id, image, places))
+            if result is None:
+                return Answer(response)
+            view = self._pool.view(result)
+            placed = {
+                name: Placed(place.name, place.offset, view[place.offset : place.offset + place.byte_size])
+                for name, place in places.items()
+            }
+            return Answer(response, placed)
+
+        answer = self._with_result(region, sizes, ask)
+        self._pool.give_back(region)
+        return answer
+
+    def _uploaded(self, region: LeasedRegion, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
+        sizes = _output_bytes(manifest, volume)
+        deadline_s = self._settings.deadline_s
+
+        def ask(result: LeasedRegion | None) -> Answer:
+            places = _places(result, sizes)
+            voxels = stored_voxels(manifest, volume)
+            upload(self._endpoint, self._endpoint.regions, region.name, voxels, timeout_s=deadline_s)
+            image = Region(region.name, 0, voxels.nbytes)
+            response = self._infer(build_request(manifest, volume, request_id, image, places))
+            if result is None:
+                return Answer(response)
+            end = max(place.offset + place.byte_size for place in places.values())
+            content = download(self._endpoint, self._endpoint.regions, result.name, end, timeout_s=deadline_s)
+            self._pool.discard(result)
+            placed = {
+                name: Placed(place.name, place.offset, content[place.offset : place.offset + place.byte_size])
+                for name, place in places.items()
+            }
+            return Answer(response, placed)
+
+        answer = self._with_result(region, sizes, ask)
+        self._pool.discard(region)
+        return answer
+
+    def _with_result(
+        self, region: LeasedRegion, sizes: dict[str, int], ask: Callable[[LeasedRegion | None], Answer]
+    ) -> Answer:
+        """Ask with a region for the outputs; both are given up where that fails: the service may still use them."""
+        result = None
+        try:
+            result = self._pool.take(_reserved(sizes)) if sizes else None
+            return ask(result)
+        except BaseException:
+            for item in (region, result):
+                if item is not None:
+                    self._pool.discard(item)
+            raise
+
+    def _infer(self, request: ModelInferRequest) -> ModelInferResponse:
+        response: ModelInferResponse = self._endpoint.call(
+            self._endpoint.stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
+        )
+        return response
+
+    def _note(self, refusal: LeaseRefused) -> None:
+        if refusal.code in _AWAY:
+            raise InferenceUnavailable(f"inference service {self._endpoint.address}: {refusal}") from refusal
+        if self._pool.is_offered:
+            _log.warning("region_refused", endpoint=self._endpoint.address, reason=str(refusal))
+
+    def _refuse_too_large(self, request: ModelInferRequest, refusal: LeaseRefused | None) -> None:
+        size, limit = request.ByteSize(), self._settings.max_message_mb * MIB
+        if size <= limit:
+            return
+        sentence = (
+            f"the request takes {size / MIB:.0f} MiB, inference.max_message_mb allows "
+            f"{self._settings.max_message_mb}. Remedy: raise it on the node and the service."
+        )
+        if refusal is not None and refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            raise InferenceUnavailable(f"{sentence} The service has no region free for it now: {refusal}")
+        raise InferenceRejected(sentence)
+
+
+def _image_bytes(manifest: ModelManifest, volume: Volume) -> int:
+    return int(volume.voxels.size) * dtype_of(image_of(manifest).datatype, name="image").itemsize
+
+
+def _is_large(manifest: ModelManifest, volume: Volume) -> bool:
+    return _image_bytes(manifest, volume) > UPLOAD_FROM_BYTES
+
+
+def _output_bytes(manifest: ModelManifest, volume: Volume) -> dict[str, int]:
+    """Bytes of every output that lies on the volume's grid; others are small and stay in the message."""
+    voxels, grid = math.prod(volume.voxels.shape), (-1,) * volume.voxels.ndim
+    return {
+        tensor.name: voxels * dtype_of(tensor.datatype).itemsize for tensor in manifest.outputs if tensor.shape == grid
+    }
+
+
+def _reserved(sizes: dict[str, int]) -> int:
+    return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes.values())
+
+
+def _places(result: LeasedRegion | None, sizes: dict[str, int]) -> dict[str, Region]:
+    """Lay the outputs one after the other into the region, each at the beginning of a page."""
+    places: dict[str, Region] = {}
+    if result is None:
+        return places
+    offset = 0
+    for name, size in sizes.items():
+        places[name] = Region(result.name, offset, size)
+        offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+    return places
+
+
+def _is_not_found(error: InferenceRejected) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.NOT_FOUND
