@@ -23,7 +23,7 @@ from protos.model_manifest import (
 )
 from protos.tensors import dtype_of
 from training.freezing import saved_model_of
-from training.parts import Signature, SlabParts, TensorFunction, TileParts, input_specs
+from training.parts import Explained, Signature, SlabParts, TensorFunction, TileParts, input_specs
 
 GOLDEN_FILE = "golden.npz"
 DEFAULT_TOLERANCE = {"cpu": 1e-3, "gpu": 1e-2}
@@ -47,7 +47,7 @@ def export_bundle(
     Args:
         function: takes the manifest's inputs by name (tensors of its dtypes and shapes) and returns a mapping of
             the manifest's outputs; its variables become constants. A `training.parts.TileParts` or `SlabParts` is
-            such a function too, and its parts become signatures of the same graph.
+            such a function too, and its parts become signatures of the same graph; so is `training.parts.Explained`.
         manifest: what `model.toml` says. Where it names no golden pair and `golden_input` is given, the golden file
             with the default tolerance is added to it.
         directory: the models directory, not the version's.
@@ -104,6 +104,6 @@ def _write_files(part: Path, function: TensorFunction, manifest: ModelManifest, 
 def _frozen_saved_model(function: TensorFunction, manifest: ModelManifest) -> Any:
     """Trace all signatures into one graph, turn variables into constants, and lay it out as TensorFlow Serving does."""
     signatures = [Signature(SERVING, function, input_specs(manifest))]
-    if isinstance(function, TileParts | SlabParts):
+    if isinstance(function, TileParts | SlabParts | Explained):
         signatures += function.signatures(manifest)
     return saved_model_of(signatures)

@@ -108,6 +108,26 @@ class SlabParts:
         yield Signature("slab", self.slab, takes)
 
 
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Explained:
+    """A model that also says, when asked by the signature `explain`, where in the input its answer comes from."""
+
+    whole: TensorFunction
+    """As for `training.export.export_bundle`; parts too."""
+    explain: TensorFunction
+    """Inputs, as it names them -> maps on the input grid, e.g. `inference.graph.saliency.explanation`."""
+
+    def __call__(self, **inputs: Any) -> Mapping[str, Any]:
+        """Run the model without the explanation."""
+        return self.whole(**inputs)
+
+    def signatures(self, manifest: ModelManifest) -> Iterator[Signature]:
+        """Yield `explain` and the parts of the model, where it has some; ValueError as theirs."""
+        yield Signature("explain", self.explain, _chosen(self.explain, input_specs(manifest)))
+        if isinstance(self.whole, TileParts | SlabParts):
+            yield from self.whole.signatures(manifest)
+
+
 def input_specs(manifest: ModelManifest) -> Specs:
     """Give the specs of the manifest's inputs, -1 as an unknown dimension."""
     return _specs(manifest.inputs)
