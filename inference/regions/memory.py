@@ -10,6 +10,7 @@ import mmap
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 
 from inference.admission import MB, MemoryState, memory_state
 from inference.errors import Busy
@@ -37,7 +38,7 @@ class RegionMemory:
         self._file = _CLOSED
         try:
             file = _sealed_file(byte_size)
-            self._map = _mapped(file, byte_size)
+            self._map: mmap.mmap | None = _mapped(file, byte_size)
         except OSError as error:
             if error.errno in _NO_ROOM:
                 raise Busy(f"a region of {byte_size // MB} MiB: the system has no memory for it now") from error
@@ -47,16 +48,20 @@ class RegionMemory:
         else:
             self._offer(file, byte_size, local=local)
         self.view = memoryview(self._map)
-        """All of it, writable. It and its parts keep the memory after `close`."""
+        """All of it, writable. Its parts keep the memory after `close`."""
         self.view[: len(self.proof)] = self.proof
 
     def close(self) -> None:
-        """Take the file away and let go of the memory, which is free when the last view is dropped."""
+        """Take the file away and give the memory back: now, or when the last part of the view is dropped."""
         if self._file != _CLOSED:
             os.close(self._file)
             self._file = _CLOSED
-        self.view = memoryview(b"")
-        del self._map
+        view, self.view = self.view, memoryview(b"")
+        kept, self._map = self._map, None
+        with suppress(BufferError):  # an array still lies in it
+            view.release()
+            if kept is not None:
+                kept.close()
 
     def _offer(self, file: int, byte_size: int, *, local: bool) -> None:
         if local and byte_size >= PROOF_BYTES:

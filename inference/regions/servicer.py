@@ -153,7 +153,8 @@ def _client_there() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise RequestCancelled("the client is gone, or the region died") from error
+        error.__traceback__ = None  # gRPC keeps the error, and its frames would keep the region's memory
+        raise RequestCancelled("the client is gone, or the region died") from None
 
 
 def _fill(slots: Slots, requests: Iterator[messages.UploadRequest]) -> None:

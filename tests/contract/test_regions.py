@@ -181,29 +181,15 @@ def test_a_client_killed_while_it_uploads_leaves_nothing(service: RunningService
 def test_a_released_region_ends_its_upload(channel: grpc.Channel, lease: OpenLease) -> None:
     region = lease.create(1 << 20).name
     stub = TensorRegionsStub(channel)
-    held = OpenUpload(region)
-    upload = stub.Upload.future(held)
+    held: queue.SimpleQueue[messages.UploadRequest | None] = queue.SimpleQueue()
+    held.put(messages.UploadRequest(start=messages.UploadRequest.Start(region=region, slot_byte_size=16)))
+    upload = stub.Upload.future(iter(held.get, None))
     wait_until(lambda: is_under_upload(stub, region), what="the upload")
     assert lease.release(region).error_code == 0
     with pytest.raises(grpc.RpcError) as ended:
         upload.result(timeout=30)
     assert ended.value.code() is grpc.StatusCode.CANCELLED
-    held.close()
-
-
-class OpenUpload:
-    """An upload's requests: the start, and then nothing until it is closed."""
-
-    def __init__(self, region: str) -> None:
-        self._queue: queue.SimpleQueue[messages.UploadRequest | None] = queue.SimpleQueue()
-        start = messages.UploadRequest.Start(region=region, slot_byte_size=16)
-        self._queue.put(messages.UploadRequest(start=start))
-
-    def __iter__(self) -> Iterator[messages.UploadRequest]:
-        return iter(self._queue.get, None)
-
-    def close(self) -> None:
-        self._queue.put(None)
+    held.put(None)
 
 
 def is_under_upload(stub: TensorRegionsStub, region: str) -> bool:

@@ -285,3 +285,15 @@ def test_memory_that_the_system_refuses_leaves_no_file(number: int, monkeypatch:
     with pytest.raises(Busy, match="no memory"):
         RegionMemory(PAGE, local=True)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_memory_is_given_back_at_once_though_an_ended_upload_is_remembered(
+    regions: LeasedRegions, lease: RegionLease
+) -> None:
+    region = regions.create(lease, PAGE, local=False)
+    with regions.writing(region.name, HERE, lambda: None) as held:
+        remembered = held.slots = Slots(held.memory.view, 8)
+        remembered.put(0, 0, b"12345678")
+    regions.release(lease, region.name)
+    with pytest.raises(ValueError, match="released"):
+        remembered.put(0, 0, b"1")
