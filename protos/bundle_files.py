@@ -51,7 +51,10 @@ def read_digest_list(path: Path) -> dict[str, str]:
         ManifestError: it is too large, a path leads out of the folder, or one path is listed twice.
     """
     try:
-        rows = [_row(line) for line in read_bounded(path, LIST_BYTES_MOST).decode().splitlines()]
+        lines = read_bounded(path, LIST_BYTES_MOST).decode().split("\n")
+        if lines.pop():
+            raise _NotARowError("the last line does not end")
+        rows = [_row(line) for line in lines]
     except (OSError, UnicodeDecodeError, _NotARowError) as error:
         raise BundleIncomplete(f"{path}: cannot be read as 'sha256  path' lines: {error}") from error
     listed: dict[str, str] = {}

@@ -135,7 +135,7 @@ def test_a_golden_pair_outside_the_folder_is_refused(bundle: Path) -> None:
         ('name = "probability"\ndatatype = "UINT8"', 'name = "probability"\ndatatype = "UINT16"', "'probability'"),
         ('name = "spacing"', 'name = "pitch"', "'pitch'"),
         ('datatype = "INT16"', 'datatype = "INT32"', "'image'"),
-        ('version = "1"\n', 'version = "1"\nruntime_minimum = "99.1"\n', "needs TensorFlow 99.1"),
+        ('runtime_minimum = ""', 'runtime_minimum = "99.1"', "needs TensorFlow 99.1"),
     ],
 )
 def test_a_manifest_at_odds_with_the_signature_is_refused_by_name(
