@@ -51,10 +51,7 @@ def read_digest_list(path: Path) -> dict[str, str]:
         ManifestError: it is too large, a path leads out of the folder, or one path is listed twice.
     """
     try:
-        lines = read_bounded(path, LIST_BYTES_MOST).decode().split("\n")
-        if lines.pop():
-            raise _NotARowError("the last line does not end")
-        rows = [_row(line) for line in lines]
+        rows = _rows(read_bounded(path, LIST_BYTES_MOST).decode())
     except (OSError, UnicodeDecodeError, _NotARowError) as error:
         raise BundleIncomplete(f"{path}: cannot be read as 'sha256  path' lines: {error}") from error
     listed: dict[str, str] = {}
@@ -113,6 +110,13 @@ def _refuse_odd_kind(path: Path) -> None:
 
 class _NotARowError(ValueError):
     pass
+
+
+def _rows(text: str) -> list[tuple[str, str]]:
+    *lines, rest = text.split("\n")
+    if rest:
+        raise _NotARowError(f"the last line does not end, got {rest!r:.80}")
+    return [_row(line) for line in lines]
 
 
 def _row(line: str) -> tuple[str, str]:
