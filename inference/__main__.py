@@ -15,6 +15,7 @@ from inference.security import TlsFiles
 from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN, ServiceSettings
 
 USAGE_ERROR = 2
+_OF_THE_EXTRA = ("tensorflow", "grpc_health", "grpc_reflection", "prometheus_client")
 
 
 def read_settings(arguments: Sequence[str], program: str = "python -m inference") -> ServiceSettings:
@@ -46,6 +47,9 @@ def read_settings(arguments: Sequence[str], program: str = "python -m inference"
         poll_s=given.poll_s,
         floor_mb=given.floor_mb,
         reflection=given.reflection,
+        metrics=given.metrics,
+        keepalive_s=given.keepalive_s,
+        connection_requests=given.connection_requests,
         concurrency=given.concurrency,
         queue=given.queue,
         grace_s=given.grace_s,
@@ -74,6 +78,11 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add("--queue", type=int, default=defaults["queue"], metavar="N", help="requests that wait; more are refused")
     add("--grace-s", type=float, default=defaults["grace_s"], metavar="S", help="time of running requests at SIGTERM")
     add("--reflection", action="store_true", help="clients may ask for the services' schema")
+    add("--metrics", metavar="HOST:PORT", help="answer GET /metrics for Prometheus there; off by default")
+    pause = own.__dataclass_fields__["keepalive_s"].default
+    add("--keepalive-s", type=float, default=pause, metavar="S", help="before a silent client is pinged; 0: never")
+    most = own.__dataclass_fields__["connection_requests"].default
+    add("--connection-requests", type=int, default=most, metavar="N", help="open RPCs of one connection")
 
 
 def _add_clients(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +117,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return USAGE_ERROR
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("tensorflow", "grpc_health"):
+        if (error.name or "").partition(".")[0] not in _OF_THE_EXTRA:
             raise
         sys.stderr.write(f"{error.name} is not installed. Remedy: pip install 'hilum[inference]'\n")
         return USAGE_ERROR

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inference.card import card_lines, figures_in_short
+from inference.cli_remote import add_remote_commands
 from inference.errors import ListenError, SettingsRefused
 from inference.settings import BUNDLED_MODELS
 from protos.model_manifest import (
@@ -29,10 +30,11 @@ def commands(app: typer.Typer) -> None:
 
 
 def models_commands(app: typer.Typer) -> None:
-    """Register `hilum models list` and `hilum models check`."""
+    """Register the commands of `hilum models`."""
     models = typer.Typer(help="Look at the model bundles of a folder.", no_args_is_help=True)
     models.command("list")(list_models)
     models.command("check")(check_models)
+    add_remote_commands(models)
     app.add_typer(models, name="models")
 
 

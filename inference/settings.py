@@ -54,6 +54,12 @@ class ServiceSettings:
     """Least level that is written: debug, info, warning or error."""
     grace_s: float = 8.0
     """Time that running requests get after SIGTERM."""
+    metrics: str | None = None
+    """host:port for Prometheus, over plain HTTP; None: no metrics."""
+    keepalive_s: float = 30.0
+    """Seconds after which a silent connection is asked whether its client is there; 0 never asks."""
+    connection_requests: int = 1024
+    """Open RPCs of one connection; the client itself holds back more."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be right."""
@@ -63,15 +69,26 @@ class ServiceSettings:
             raise SettingsRefused("--listen: at least one address is needed, e.g. 127.0.0.1:8500")
         for address in self.listen:
             check_address(address)
+        if self.metrics is not None:
+            check_address(self.metrics, "--metrics", unix=False)
         if not 4 <= self.max_message_mb <= MESSAGE_MB_MOST:
             raise SettingsRefused(f"--max-message-mb {self.max_message_mb}: must be 4 to {MESSAGE_MB_MOST}")
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        for option, value, least in (("--concurrency", self.concurrency, 1), ("--queue", self.queue, 0)):
+        for option, value, least in (
+            ("--concurrency", self.concurrency, 1),
+            ("--queue", self.queue, 0),
+            ("--connection-requests", self.connection_requests, 1),
+        ):
             if value < least:
                 raise SettingsRefused(f"{option} {value}: must be at least {least}")
-        for option, seconds in (("--grace-s", self.grace_s), ("--poll-s", self.poll_s), ("--floor-mb", self.floor_mb)):
+        for option, seconds in (
+            ("--grace-s", self.grace_s),
+            ("--poll-s", self.poll_s),
+            ("--floor-mb", self.floor_mb),
+            ("--keepalive-s", self.keepalive_s),
+        ):
             if not seconds >= 0:
                 raise SettingsRefused(f"{option} {seconds:g}: must be 0 or more")
         tcp = [address for address in self.listen if not address.startswith("unix:")]
@@ -79,11 +96,12 @@ class ServiceSettings:
             raise SettingsRefused(f"--access {self.access}: needs --client-ca, or Unix sockets alone; got {tcp[0]}")
 
 
-def check_address(address: str) -> None:
-    """Raise SettingsRefused unless `address` is host:port or unix:/absolute/path."""
+def check_address(address: str, option: str = "--listen", *, unix: bool = True) -> None:
+    """Raise SettingsRefused unless `address` is host:port or, where `unix` allows it, unix:/absolute/path."""
     host, _, port = address.rpartition(":")
-    if address.startswith("unix:"):
+    if unix and address.startswith("unix:"):
         if not address.startswith("unix:/"):
-            raise SettingsRefused(f"--listen {address}: the path must be absolute, e.g. unix:/run/hilum/inference.sock")
+            raise SettingsRefused(f"{option} {address}: the path must be absolute, e.g. unix:/run/hilum/inference.sock")
     elif not host or not port.isdigit() or int(port) > 65535:
-        raise SettingsRefused(f"--listen {address}: must be host:port (port 0 to 65535) or unix:/path")
+        forms = "host:port (port 0 to 65535)" + (" or unix:/path" if unix else "")
+        raise SettingsRefused(f"{option} {address}: must be {forms}")

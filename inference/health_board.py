@@ -1,0 +1,100 @@
+"""Health of the service and of each model by its name, on threads that no prediction can take."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from inference.interception import Behaviour, Handler, rewrapped
+from inference.ports import Models
+from inference.repository_shelf import EVICTED
+
+_THREADS = 4
+_FOLLOW_S = 0.5
+_LANE = (
+    "/grpc.health.v1.Health/",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+)
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+
+
+class HealthBoard:
+    """States `grpc.health.v1` for "", the service, and each model of the repository."""
+
+    def __init__(self, models: Models, service: str) -> None:
+        """State nothing as serving yet."""
+        self._models = models
+        self._servicer = health.HealthServicer()
+        self._overall = ("", service)
+        self._names: set[str] = set()
+        self._ended = threading.Event()
+        for name in self._overall:
+            self._servicer.set(name, NOT_SERVING)
+
+    def add_to(self, server: grpc.Server) -> None:
+        """Offer health at a server."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
+
+    def open(self) -> None:
+        """State the service as serving, and follow the models from now on until `close`."""
+        for name in self._overall:
+            self._servicer.set(name, SERVING)
+        self.follow()
+        threading.Thread(target=self._keep_following, name="health-follow", daemon=True).start()
+
+    def close(self) -> None:
+        """State everything as not serving, for good."""
+        self._ended.set()
+        self._servicer.enter_graceful_shutdown()
+
+    def follow(self) -> None:
+        """State each model as serving where one of its versions answers."""
+        index = self._models.index()
+        states = {state.name: False for state in index}
+        for state in index:
+            states[state.name] |= state.state == "READY" or state.reason == EVICTED
+        for name in self._names - set(states):
+            self._servicer.set(name, UNKNOWN)
+        for name, answers in states.items():
+            self._servicer.set(name, SERVING if answers else NOT_SERVING)
+        self._names = set(states)
+
+    def _keep_following(self) -> None:
+        while not self._ended.wait(_FOLLOW_S):
+            self.follow()
+
+
+@dataclass(eq=False)
+class _InLane:
+    """A behaviour that gRPC runs on the threads of `experimental_thread_pool`."""
+
+    behaviour: Behaviour
+    experimental_thread_pool: ThreadPoolExecutor
+
+    def __call__(self, request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
+        return self.behaviour(request, context, *send)
+
+
+class HealthLane(grpc.ServerInterceptor):
+    """Runs health, ServerLive and ServerReady on threads of their own; must be the first interceptor."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="health")
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Move the handler where it is one of the lane's."""
+        handler = continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(_LANE):
+            return handler
+        return rewrapped(handler, lambda behaviour: _InLane(behaviour, self._pool))
