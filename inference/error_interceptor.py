@@ -84,8 +84,8 @@ _END = object()
 
 def _noted(error: ServiceError, method: str) -> ServiceError:
     # A client that goes away is no news: every lease of a node that stops ends so.
-    say = _log.debug if isinstance(error, RequestCancelled) else _log.info
-    say("request_refused", method=method, status=error.code.name, reason=str(error)[:_LOGGED_MOST])
+    if not isinstance(error, RequestCancelled):
+        _log.info("request_refused", method=method, status=error.code.name, reason=str(error)[:_LOGGED_MOST])
     return error
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import grpc
 import structlog
@@ -134,15 +135,14 @@ class Transport:
         self, region: LeasedRegion, sizes: dict[str, int], ask: Callable[[LeasedRegion | None], Answer]
     ) -> Answer:
         """Ask with a region for the outputs; both are given up where that fails: the service may still use them."""
-        result = None
-        try:
+        with ExitStack() as given_up:
+            given_up.callback(self._pool.discard, region)
             result = self._pool.take(_reserved(sizes)) if sizes else None
-            return ask(result)
-        except BaseException:
-            for item in (region, result):
-                if item is not None:
-                    self._pool.discard(item)
-            raise
+            if result is not None:
+                given_up.callback(self._pool.discard, result)
+            answer = ask(result)
+            given_up.pop_all()
+        return answer
 
     def _infer(self, request: ModelInferRequest) -> ModelInferResponse:
         response: ModelInferResponse = self._endpoint.call(
