@@ -108,6 +108,7 @@ def test_while_it_drains_health_says_so_and_a_stream_ends_after_its_request(mode
         asked.put(turning(1))
         assert not next(answers).error_message
         busy = stub.ModelInfer.future(turning(6000), timeout=120)
+        assert stub.ModelInfer(turning(1), timeout=60).outputs  # came after the busy one, so that one was taken
         service.process.send_signal(signal.SIGTERM)
         check = health_pb2.HealthCheckRequest(service="")
         wait_until(lambda: health.Check(check, timeout=20).status == NOT_SERVING, timeout_s=20, what="the drain")
