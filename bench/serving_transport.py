@@ -1,50 +1,76 @@
 """What each way of a volume to the service and back costs, beside a copy in memory and a plain TCP connection.
 
 `python -m bench.serving_transport [ROUNDS]` sends 300 x 512 x 512 voxels of INT16 (157 MB), gets as many of UINT8
-(79 MB) from a model that only converts them, and prints the medians of rounds in which the ways take turns.
+(79 MB) from a model that only converts them, and prints the medians of rounds in which the ways take turns:
+
+* memcpy: both arrays copied once, each into memory that is used again;
+* built in place: the voxels are written to a mapped region, as the node builds its volumes; the answer is read there;
+* mapped: the voxels lie elsewhere and are copied into a mapped region;
+* upload: by regions that cannot be mapped (another host);
+* messages: in ModelInfer alone;
+* raw TCP: the same bytes there and back over one connection, without a model.
 """
 
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 
+from bench.identity_model import IDENTITY, write_identity_bundle
 from bench.raw_socket import raw_peer, there_and_back
 from bench.serving_peers import Service, service, volume_of
 from node.inference_client.client import InferenceClient
 from node.settings import InferenceSettings
-from protos.model_manifest import open_bundle
+from protos.model_manifest import ModelBundle, open_bundle
 from protos.open_inference_pb2 import ModelStatisticsRequest
-from tests.part_bundles import COPY, part_bundles
 
 SHAPE = (300, 512, 512)
-ROUNDS = 7
-WAYS = ("auto", "upload", "off")
+ROUNDS = 9
+WAYS = {"mapped": "auto", "upload": "upload", "messages": "off"}
+BESIDE = {"built in place": "memcpy", "mapped": "memcpy", "upload": "raw TCP", "messages": "raw TCP"}
+Way = Callable[[], object]
 
 
 def main(rounds: int) -> None:
     """Measure and print."""
     voxels = np.random.default_rng(1).integers(0, 200, SHAPE, np.int16)
-    models = part_bundles() / "good"
     with ExitStack() as open_until_end:
-        running = open_until_end.enter_context(service(models, "--model", COPY.identity.name))
-        ways: dict[str, Callable[[], object]] = {"memcpy": _memcpy(voxels)}
-        bundle, volume = open_bundle(models / COPY.identity.name / "1"), volume_of(voxels)
-        for way in WAYS:
-            client = open_until_end.enter_context(_client(running, way))
-            ways[way] = lambda client=client: client.infer(bundle, volume).outputs["mask"]
+        models = Path(open_until_end.enter_context(tempfile.TemporaryDirectory()))
+        bundle = open_bundle(write_identity_bundle(models))
+        running = open_until_end.enter_context(service(models))
+        clients = {way: open_until_end.enter_context(_client(running, kind)) for way, kind in WAYS.items()}
         connection = open_until_end.enter_context(raw_peer(voxels.nbytes, voxels.size))
         answer = np.empty(voxels.size, np.uint8)
+        ways = {"memcpy": _memcpy(voxels), "built in place": _in_place(clients["mapped"], bundle, voxels)}
+        ways |= {way: _asked(client, bundle, voxels) for way, client in clients.items()}
         ways["raw TCP"] = lambda: there_and_back(connection, voxels, answer)
-        for way in WAYS:
+        for way in BESIDE:
             assert np.array_equal(ways[way](), voxels.astype(np.uint8)), f"{way}: the answer is wrong"
         _print(_measured(ways, rounds), _model_seconds(running))
 
 
-def _memcpy(voxels: np.ndarray) -> Callable[[], object]:
+def _in_place(client: InferenceClient, bundle: ModelBundle, voxels: np.ndarray) -> Way:
+    def go() -> object:
+        room = client.room(voxels.nbytes)
+        assert room is not None, "the service's regions cannot be mapped here"
+        place = np.frombuffer(room, voxels.dtype).reshape(voxels.shape)
+        np.copyto(place, voxels)
+        return client.infer(bundle, volume_of(place)).outputs["mask"]
+
+    return go
+
+
+def _asked(client: InferenceClient, bundle: ModelBundle, voxels: np.ndarray) -> Way:
+    volume = volume_of(voxels)
+    return lambda: client.infer(bundle, volume).outputs["mask"]
+
+
+def _memcpy(voxels: np.ndarray) -> Way:
     there, source = np.empty_like(voxels), np.zeros(voxels.size, np.uint8)
     back = np.empty_like(source)
     return lambda: (np.copyto(there, voxels), np.copyto(back, source))
@@ -55,7 +81,7 @@ def _client(running: Service, way: str) -> AbstractContextManager[InferenceClien
     return closing(InferenceClient(InferenceSettings(endpoint=running.tcp, regions=way)))
 
 
-def _measured(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def _measured(ways: dict[str, Way], rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, go in ways.items():
@@ -68,17 +94,26 @@ def _measured(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, l
 def _model_seconds(running: Service) -> float:
     with _client(running, "off") as client:
         endpoint = client.endpoints[0]
-        request = ModelStatisticsRequest(name=COPY.identity.name)
+        request = ModelStatisticsRequest(name=IDENTITY.identity.name)
         (stated,) = endpoint.call(endpoint.stub.ModelStatistics, request, timeout_s=10).model_stats
     infer = stated.inference_stats.compute_infer
     return float(infer.ns / max(infer.count, 1) / 1e9)
 
 
 def _print(seconds: dict[str, list[float]], model: float) -> None:
-    print(f"{'way':10} {'median s':>9} {'least s':>9} {'most s':>9}")
+    print("| way | median ms (least-most) | ratio |\n|---|---:|---:|")
     for name, taken in seconds.items():
-        print(f"{name:10} {statistics.median(taken):9.3f} {min(taken):9.3f} {max(taken):9.3f}")
-    print(f"The model's own share of auto, upload and off: {model:.3f} s on average.")
+        row = f"{statistics.median(taken) * 1000:.0f} ({min(taken) * 1000:.0f}-{max(taken) * 1000:.0f})"
+        print(f"| {name} | {row} | {_ratio(seconds, name)} |")
+    print(f"\nThe model's own share of every request: {model * 1000:.0f} ms on average.")
+
+
+def _ratio(seconds: dict[str, list[float]], name: str) -> str:
+    """Give the median over the rounds of the ratio within a round: other load of the machine strikes both."""
+    if name not in BESIDE:
+        return ""
+    pairs = zip(seconds[name], seconds[BESIDE[name]], strict=True)
+    return f"{statistics.median(one / other for one, other in pairs):.2f} x {BESIDE[name]}"
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class OfflineRun:
         on_step(f"{identity.name}: {len(headers)} images of series {taken}")
         most = self._settings.processing.max_volume_mb * MEGABYTE
         try:
-            reading = pipeline.read_series(bundle, headers, client.infer, max_bytes=most)
+            reading = pipeline.read_series(bundle, headers, client.infer, max_bytes=most, room=client.room)
             on_step(f"{identity.name}: writing {len(reading.findings.items)} finding(s)")
             evidence = pipeline.make_evidence(bundle, headers, reading, self._signature(study), outbox)
         except HilumError as error:

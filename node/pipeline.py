@@ -17,7 +17,7 @@ from node.domain.study import Verdict
 from node.domain.volume import Volume
 from node.errors import HilumError
 from node.imaging.headers import read_header
-from node.imaging.volume_builder import build_volume
+from node.imaging.volume_builder import Room, build_volume, no_room
 from node.results.evidence_writer import write_evidence
 from node.results.findings_builder import build_findings
 from node.results.request import EvidenceRequest
@@ -93,8 +93,10 @@ def select_series(bundle: ModelBundle, images: StudyImages) -> tuple[Verdict, ..
     return (*judge(bundle.manifest, whole), *refused)
 
 
-def read_series(bundle: ModelBundle, headers: Iterable[ImageHeader], infer: Infer, *, max_bytes: int) -> Reading:
-    """Take one series through the model.
+def read_series(
+    bundle: ModelBundle, headers: Iterable[ImageHeader], infer: Infer, *, max_bytes: int, room: Room = no_room
+) -> Reading:
+    """Take one series through the model; `room` may give memory of the service for the volume.
 
     Raises:
         GeometryRefusal, Refusal, DecodingError: the series does not make a volume the model takes.
@@ -102,7 +104,7 @@ def read_series(bundle: ModelBundle, headers: Iterable[ImageHeader], infer: Infe
         InferenceRejected: the request or the answer is wrong.
     """
     accepts = bundle.manifest.accepts
-    volume = build_volume(tuple(headers), max_bytes=max_bytes)
+    volume = build_volume(tuple(headers), max_bytes=max_bytes, room=room)
     turned, reorientation = reorient(volume, accepts.axes, accepts.max_oblique_deg)
     answer = infer(bundle, turned)
     on_source = {name: reorientation.back(array) for name, array in answer.outputs.items()}

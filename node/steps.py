@@ -71,7 +71,7 @@ class StudySteps:
 
     def _read(self, bundle: ModelBundle, headers: tuple[ImageHeader, ...]) -> pipeline.Reading:
         most = self.processing.max_volume_mb * MEGABYTE
-        return pipeline.read_series(bundle, headers, self.client.infer, max_bytes=most)
+        return pipeline.read_series(bundle, headers, self.client.infer, max_bytes=most, room=self.client.room)
 
     def _whole_series(self, run: RunRequest, series_uid: str) -> tuple[ImageHeader, ...]:
         """Read the headers of the series again; it must be what was received, image by image."""

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -22,17 +22,23 @@ from node.imaging.stored_values import drop_unused_bits, native_type, voxel_type
 _NATIVE_LITTLE_ENDIAN: Final = (EXPLICIT_VR_LITTLE_ENDIAN, ImplicitVRLittleEndian)
 # Reading is copying from the page cache and faulting in fresh pages: two threads halve it, more add nothing here.
 _READERS: Final = 2
+Room = Callable[[int], memoryview | None]
+"""Number of bytes -> writable memory for them, or None."""
 
 
-def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int, memory: memoryview | None = None) -> Volume:
+def no_room(_byte_size: int) -> None:
+    """Have no memory in store: the volume gets its own."""
+
+
+def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int, room: Room = no_room) -> Volume:
     """Return the volume of one single-frame CT, MR or PET series, in its source orientation.
 
     Slices ascend along the normal of their planes. Voxels are stored values: int16 or uint16 (uint8 where 8 bits are
     allocated and unsigned), Bits Stored only; slope and intercept of each slice make values of them.
 
-    `memory` is a writable buffer of bytes to build into where it is large enough: reused from an earlier volume that
-    nobody holds any more (fresh pages cost about as much as reading the files), or shared with another process. The
-    volume lies in it, so the caller must not reuse it before the volume is done with.
+    `room` is asked for memory to build into: reused from an earlier volume that nobody holds any more (fresh pages
+    cost about as much as reading the files), or shared with another process. The volume lies in it where it is large
+    enough, so it must not be used again before the volume is done with.
 
     Raises:
         Refusal: the images cannot make a volume of linear values, or it would take more than `max_bytes`.
@@ -49,7 +55,7 @@ def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int, memory: memo
             f"the volume of {' x '.join(map(str, stack.geometry.shape))} voxels takes {size / 1e6:.0f} MB, "
             f"more than the {max_bytes / 1e6:.0f} MB allowed (processing.max_volume_mb)"
         )
-    voxels = _room(stack.geometry.shape, voxel, memory)
+    voxels = _place(stack.geometry.shape, voxel, room(size))
     _fill(voxels, stack)
     return Volume(
         voxels=voxels,
@@ -65,7 +71,7 @@ def build_volume(headers: Sequence[ImageHeader], *, max_bytes: int, memory: memo
     )
 
 
-def _room(shape: tuple[int, int, int], voxel: "np.dtype[Any]", memory: memoryview | None) -> NDArray[Any]:
+def _place(shape: tuple[int, int, int], voxel: "np.dtype[Any]", memory: memoryview | None) -> NDArray[Any]:
     count = math.prod(shape)
     if memory is None or memory.nbytes < count * voxel.itemsize:
         return np.empty(shape, voxel)

@@ -63,6 +63,18 @@ class InferenceClient:
             seconds=seconds,
         )
 
+    def room(self, byte_size: int) -> memoryview | None:
+        """Give writable memory of the service for the voxels of a volume: what is built there is not copied again.
+
+        None where an endpoint's regions cannot be mapped, or it has none free; the volume then lies elsewhere. The
+        endpoint that gave the room is the first to be asked about the volume.
+        """
+        for endpoint in self._rotation.candidates():
+            if endpoint.is_left_out:
+                continue
+            return self._transports[endpoint].room(byte_size)
+        return None
+
     def wait_ready(self, model_name: str, version: str, timeout_s: float) -> None:
         """Return when the model answers; InferenceUnavailable after `timeout_s`, InferenceRejected if it is unknown."""
         deadline = time.monotonic() + timeout_s
@@ -108,7 +120,8 @@ class InferenceClient:
     def _infer_anywhere(self, bundle: ModelBundle, volume: Volume, request_id: str) -> Answer:
         """Ask the endpoints in turn until one takes the request; one that breaks over it ends the turn."""
         failures: list[str] = []
-        for endpoint in self._rotation.candidates():
+        holders = (endpoint for endpoint in self.endpoints if self._transports[endpoint].holds(volume.voxels))
+        for endpoint in self._rotation.candidates(next(holders, None)):
             try:
                 self._look_whether_it_is_there(endpoint)
                 answer = self._transports[endpoint].ask(bundle, volume, request_id)

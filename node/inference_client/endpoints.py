@@ -121,9 +121,12 @@ class Rotation:
         self._next = 0
         self._lock = threading.Lock()
 
-    def candidates(self) -> Iterator[Endpoint]:
-        """Yield all endpoints once, those that are left out last."""
+    def candidates(self, beginning: Endpoint | None = None) -> Iterator[Endpoint]:
+        """Yield all endpoints once, those that are left out last; a stated `beginning` does not move the order on."""
         with self._lock:
-            first, self._next = self._next, (self._next + 1) % len(self._endpoints)
+            if beginning is not None:
+                first = self._endpoints.index(beginning)
+            else:
+                first, self._next = self._next, (self._next + 1) % len(self._endpoints)
         turned = (*self._endpoints[first:], *self._endpoints[:first])
         yield from sorted(turned, key=lambda endpoint: endpoint.is_left_out)

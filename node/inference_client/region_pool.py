@@ -2,8 +2,10 @@
 
 import threading
 import time
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -24,7 +26,7 @@ _NOT_OFFERED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class LeasedRegion:
     """A region, and its bytes where this process maps it."""
 
@@ -32,6 +34,8 @@ class LeasedRegion:
     byte_size: int
     lease: Lease = field(repr=False)
     room: NDArray[np.uint8] | None = field(default=None, repr=False)
+    is_released: bool = False
+    """Not to be used for another tensor, though arrays may still view it."""
 
 
 class RegionPool:
@@ -45,6 +49,8 @@ class RegionPool:
         self._free: list[LeasedRegion] = []
         # Filled by finalizers, which may run inside any statement of any thread: no lock there.
         self._let_go: deque[LeasedRegion] = deque()
+        self._viewed: weakref.WeakValueDictionary[int, LeasedRegion] = weakref.WeakValueDictionary()
+        """By the address of its first byte."""
         self._not_offered_until = 0.0
 
     @property
@@ -78,10 +84,19 @@ class RegionPool:
         """View a mapped region; it comes back to the pool by itself when no array views it any more."""
         if region.room is None:
             raise ValueError(f"region {region.name} is not mapped")
+        self._viewed[region.room.ctypes.data] = region
         return held(region.room, lambda: self._let_go.append(region))
+
+    def region_under(self, array: NDArray[Any]) -> LeasedRegion | None:
+        """Give the region whose first bytes are those of `array`, in order; None where there is none to be used."""
+        region = self._viewed.get(array.ctypes.data) if array.flags.c_contiguous else None
+        if region is None or region.is_released or region.lease.is_ended or array.nbytes > region.byte_size:
+            return None
+        return region
 
     def discard(self, region: LeasedRegion) -> None:
         """Release a region that shall not be used again: the service may still write to it."""
+        region.is_released = True
         if not region.lease.is_ended:
             region.lease.release(region.name)
 
@@ -97,7 +112,7 @@ class RegionPool:
     def _take_free(self, byte_size: int) -> LeasedRegion | None:
         while self._let_go:
             self._free.append(self._let_go.popleft())
-        self._free = [item for item in self._free if not item.lease.is_ended]
+        self._free = [item for item in self._free if not (item.is_released or item.lease.is_ended)]
         fitting = [item for item in self._free if item.byte_size >= byte_size]
         if not fitting:
             return None

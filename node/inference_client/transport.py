@@ -3,23 +3,26 @@
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import grpc
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from node.domain.volume import Volume
 from node.errors import InferenceRejected, InferenceUnavailable
 from node.inference_client.answers import Answer, Placed
 from node.inference_client.channel import MIB
-from node.inference_client.endpoints import Endpoint
+from node.inference_client.endpoints import HEALTH_TIMEOUT_S, Endpoint
 from node.inference_client.lease import LeaseRefused
 from node.inference_client.region_pool import LeasedRegion, RegionPool
 from node.inference_client.regions import Region
 from node.inference_client.remote_region import download, upload
-from node.inference_client.requests import build_request, image_of, stored_voxels
+from node.inference_client.requests import build_request, image_of, lie_as_sent, stored_voxels
 from node.settings import InferenceSettings
 from protos.model_manifest import ModelBundle, ModelManifest
-from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from protos.open_inference_pb2 import ModelInferRequest, ModelInferResponse, ModelReadyRequest
 from protos.tensors import dtype_of
 
 _log = structlog.get_logger(__name__)
@@ -53,6 +56,23 @@ class Transport:
                 self._note(refusal)
         return self._by_message(bundle.manifest, volume, request_id, refusal)
 
+    def room(self, byte_size: int) -> memoryview | None:
+        """Give `byte_size` bytes of a mapped region, taken back when nothing views them; None where that cannot be."""
+        if self._settings.regions != "auto" or not self._pool.maps or not self._pool.is_offered or byte_size < 1:
+            return None
+        try:
+            region = self._pool.take(byte_size)
+        except LeaseRefused:
+            return None  # the request that follows says why
+        if region.room is None:
+            self._pool.discard(region)
+            return None
+        return self._pool.view(region)[:byte_size].data
+
+    def holds(self, voxels: NDArray[Any]) -> bool:
+        """Tell whether the voxels lie at the beginning of a mapped region of this endpoint."""
+        return self._pool.region_under(voxels) is not None
+
     def close(self) -> None:
         """End the lease; arrays of earlier answers stay valid."""
         self._pool.close()
@@ -71,27 +91,42 @@ class Transport:
 
     def _by_region(self, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
         for attempt in range(1, _ATTEMPTS + 1):
-            region = self._pool.take(_image_bytes(manifest, volume))
+            region, room = self._image_region(manifest, volume)
             try:
                 if region.room is not None:
-                    return self._mapped(region, manifest, volume, request_id)
+                    return self._mapped(region, room, manifest, volume, request_id)
                 if self._settings.regions == "upload" or _is_large(manifest, volume):
                     return self._uploaded(region, manifest, volume, request_id)
                 self._pool.discard(region)
                 break
             except InferenceRejected as error:
-                # A service that was started again knows nothing of the region.
-                if attempt == _ATTEMPTS or not _is_not_found(error):
+                # A service that was started again knows nothing of the region; or it is the model that is not there.
+                if attempt == _ATTEMPTS or not _is_not_found(error) or not self._has_model(manifest):
                     raise
                 region.lease.close()
         return self._by_message(manifest, volume, request_id, None)
 
-    def _mapped(self, region: LeasedRegion, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
+    def _image_region(self, manifest: ModelManifest, volume: Volume) -> tuple[LeasedRegion, NDArray[np.uint8] | None]:
+        """Give the region where the voxels lie already, or another one and its room to write them to."""
+        region = self._pool.region_under(volume.voxels)
+        if region is not None and lie_as_sent(manifest, volume):
+            return region, None
+        region = self._pool.take(_image_bytes(manifest, volume))
+        return region, region.room
+
+    def _mapped(
+        self,
+        region: LeasedRegion,
+        room: NDArray[np.uint8] | None,
+        manifest: ModelManifest,
+        volume: Volume,
+        request_id: str,
+    ) -> Answer:
         sizes = _output_bytes(manifest, volume)
 
         def ask(result: LeasedRegion | None) -> Answer:
             places = _places(result, sizes)
-            image = Region(region.name, 0, _image_bytes(manifest, volume), region.room)
+            image = Region(region.name, 0, _image_bytes(manifest, volume), room)
             response = self._infer(build_request(manifest, volume, request_id, image, places))
             if result is None:
                 return Answer(response)
@@ -103,7 +138,8 @@ class Transport:
             return Answer(response, placed)
 
         answer = self._with_result(region, sizes, ask)
-        self._pool.give_back(region)
+        if room is not None:  # else it comes back when the volume goes
+            self._pool.give_back(region)
         return answer
 
     def _uploaded(self, region: LeasedRegion, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
@@ -143,6 +179,14 @@ class Transport:
             answer = ask(result)
             given_up.pop_all()
         return answer
+
+    def _has_model(self, manifest: ModelManifest) -> bool:
+        request = ModelReadyRequest(name=manifest.identity.name, version=manifest.identity.version)
+        try:
+            answer = self._endpoint.call(self._endpoint.stub.ModelReady, request, timeout_s=HEALTH_TIMEOUT_S)
+        except InferenceRejected:
+            return False
+        return bool(answer.ready)
 
     def _infer(self, request: ModelInferRequest) -> ModelInferResponse:
         response: ModelInferResponse = self._endpoint.call(

@@ -68,7 +68,7 @@ def case(tmp_path: Path) -> Iterator[Case]:
     ready = decide(engine, study_uid, "quiet", now)
     assert ready is not None
     outbox = Outbox(tmp_path / "outbox")
-    client: Any = SimpleNamespace(infer=bright_box)
+    client: Any = SimpleNamespace(infer=bright_box, room=lambda _byte_size: None)
     steps = StudySteps(engine, outbox, client, {version_of(BUNDLE): BUNDLE}, ProcessingSettings())
     run = RunRequest("r", study_uid, ready.generation, version_of(BUNDLE), "ef" * 32, 0, now)
     series_uid = steps.select(run).series_uid

@@ -300,7 +300,7 @@ def test_a_volume_larger_than_allowed_is_a_refusal_before_memory_is_taken(tmp_pa
 def test_a_volume_is_built_into_the_memory_given(spare: int, tmp_path: Path) -> None:
     headers = read_headers(write_series(SeriesPlan(voxels=VOXELS, shuffle=True), tmp_path))
     memory = bytearray(VOXELS.nbytes + spare)
-    volume = build_volume(headers, max_bytes=LIMIT, memory=memoryview(memory))
+    volume = build_volume(headers, max_bytes=LIMIT, room=lambda _byte_size: memoryview(memory))
     assert np.array_equal(volume.voxels, VOXELS)
     assert bytes(memory[: VOXELS.nbytes]) == VOXELS.tobytes()
 
@@ -308,7 +308,8 @@ def test_a_volume_is_built_into_the_memory_given(spare: int, tmp_path: Path) -> 
 def test_memory_that_is_too_small_is_left_alone(tmp_path: Path) -> None:
     memory = bytearray(VOXELS.nbytes - 1)
     headers = read_headers(write_series(SeriesPlan(voxels=VOXELS), tmp_path))
-    assert np.array_equal(build_volume(headers, max_bytes=LIMIT, memory=memoryview(memory)).voxels, VOXELS)
+    volume = build_volume(headers, max_bytes=LIMIT, room=lambda _byte_size: memoryview(memory))
+    assert np.array_equal(volume.voxels, VOXELS)
     assert not any(memory)
 
 
