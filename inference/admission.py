@@ -23,6 +23,8 @@ from protos.tensors import dtype_of
 MB = 1 << 20
 _COPIES = 3
 """Copies of an output that exist at once: TensorFlow's, the raw contents, the serialised message."""
+_LIGHT_SLAB_BYTES = 128 * MB
+"""Slabs that take more have work enough for all cores by themselves."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -73,8 +75,8 @@ def memory_need(
         inputs: the request's arrays; those in memory already count once more, for TensorFlow's copy.
         placed: names of the outputs that are written into a region of their own.
     """
-    run = _of_one_run(manifest, inputs)
-    largest, largest_run = _largest(inputs), _largest(run)
+    run, at_once = _of_one_run(manifest, inputs), slabs_at_once(manifest, inputs)
+    largest, largest_run = _largest(inputs), _largest(run) * at_once
     own = manifest.memory.base_mb * 1e6 + manifest.memory.bytes_per_voxel * largest_run
     outputs = 0
     for tensor in manifest.outputs:
@@ -85,7 +87,16 @@ def memory_need(
             outputs += made if tensor.name in placed else _COPIES * whole
         else:
             outputs += made if tensor.name in placed else made + _COPIES * whole
-    return int(own) + sum(array.nbytes for array in run.values()) + outputs
+    return int(own) + at_once * sum(array.nbytes for array in run.values()) + outputs
+
+
+def slabs_at_once(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> int:
+    """Tell how many slabs of a request run at a time: two where they have no state and take little memory."""
+    if manifest.slabs is None or manifest.slabs.state:
+        return 1
+    run = _of_one_run(manifest, inputs)
+    need = manifest.memory.bytes_per_voxel * _largest(run) + sum(array.nbytes for array in run.values())
+    return 2 if need <= _LIGHT_SLAB_BYTES and _largest(run) < _largest(inputs) else 1
 
 
 def _of_one_run(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -4,8 +4,10 @@
 halo, so that it sees each slice once.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from inference.admission import slabs_at_once
 from inference.call import Call
 from inference.errors import BundleRefused, PredictionFailed, RequestRefused
 from inference.graph.frozen import FrozenGraph, GraphFunction, import_graph, import_signature
@@ -82,9 +85,33 @@ class SlabRunner:
             for cut in cuts_of(slices, self.terms.slices, 0):
                 state = self._state(self._run(self.survey, inputs, cut, state, call))
         written = Written(self.manifest, slices, places)
-        for cut in cuts_of(slices, self.terms.slices, self.terms.halo):
-            state = self._slab(inputs, cut, state, call, written)
+        cuts = cuts_of(slices, self.terms.slices, self.terms.halo)
+        state = self._slab(inputs, next(cuts), state, call, written)
+        at_once = slabs_at_once(self.manifest, inputs)
+        if at_once > 1:
+            self._side_by_side(inputs, cuts, call, written, at_once)
+        else:
+            for cut in cuts:
+                state = self._slab(inputs, cut, state, call, written)
         return written.arrays
+
+    def _side_by_side(self, inputs: _Given, cuts: Iterator[Cut], call: Call, written: "Written", at_once: int) -> None:
+        """Run slabs that have no state several at a time: one is checked and written while TensorFlow runs another."""
+        turn, failed = threading.Lock(), threading.Event()
+
+        def work() -> None:
+            while not failed.is_set():
+                with turn:
+                    cut = next(cuts, None)
+                if cut is None:
+                    return
+                self._slab(inputs, cut, {}, call, written)
+
+        with ThreadPoolExecutor(at_once, "slab") as threads:
+            for done in as_completed([threads.submit(work) for _ in range(at_once)]):
+                if done.exception() is not None:
+                    failed.set()
+                done.result()
 
     def _slab(self, inputs: _Given, cut: Cut, state: _Given, call: Call, written: "Written") -> Arrays:
         answers = self._run(self.slab, inputs, cut, state, call)

@@ -5,10 +5,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from inference.admission import Admission, MemoryState, memory_need, memory_state
+from inference.admission import Admission, MemoryState, memory_need, memory_state, slabs_at_once
 from inference.call import Call
 from inference.errors import Busy, DeadlinePassed, RequestCancelled, RequestTooLarge
-from protos.model_manifest import Slabs
+from protos.model_manifest import Slabs, Tensor
 from tests.bundles import threshold_manifest
 from tests.waiting import wait_until
 
@@ -170,9 +170,22 @@ def test_a_model_in_slabs_needs_a_slabs_memory() -> None:
     base = 50_000_000
     assert memory_need(whole, inputs) == base + 16 * 10_000 + 20_000 + 400 + 3 * 10_000
     assert memory_need(whole, inputs, {"probability"}) == base + 16 * 10_000 + 20_000 + 400 + 10_000
-    of_slab = base + 16 * 1200 + 2400 + 48 + 1200
-    assert memory_need(slabs, inputs, {"probability"}) == of_slab
-    assert memory_need(slabs, inputs) == of_slab + 3 * 10_000
+    slab = 16 * 1200 + 2400 + 48 + 1200
+    assert memory_need(slabs, inputs, {"probability"}) == base + 2 * slab
+    assert memory_need(slabs, inputs) == base + 2 * slab + 3 * 10_000
+
+
+def test_slabs_with_a_state_or_much_memory_run_one_at_a_time() -> None:
+    inputs = {"image": np.zeros((100, 10, 10), np.int16), "slope": np.ones(100, np.float32)}
+    described = threshold_manifest()
+    state = (Tensor(name="state/sum", datatype="FP32", shape=()),)
+    heavy = described.memory.model_copy(update={"bytes_per_voxel": 200_000})
+    light = described.model_copy(update={"slabs": Slabs(slices=8, halo=2)})
+    assert slabs_at_once(light, inputs) == 2
+    assert slabs_at_once(described, inputs) == 1
+    assert slabs_at_once(light.model_copy(update={"slabs": Slabs(slices=8, state=state)}), inputs) == 1
+    assert slabs_at_once(light.model_copy(update={"memory": heavy}), inputs) == 1
+    assert slabs_at_once(light, {"image": inputs["image"][:8], "slope": inputs["slope"][:8]}) == 1
 
 
 def test_models_that_batch_have_places_of_their_own() -> None:

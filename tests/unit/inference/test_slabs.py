@@ -1,5 +1,6 @@
 """Slabs are the whole, whatever the sizes; they stop between two, and write where the answer shall lie."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,51 @@ def test_a_client_that_goes_stops_the_run_between_slabs(runner: SlabRunner, part
     with pytest.raises(RequestCancelled):
         replace(runner, **{part: gone_in_the_second}).run(volume(40), call, {})  # type: ignore[arg-type]
     assert len(ran) == 2
+
+
+def doubled(image: Any, slope: Any, intercept: Any, **_: Any) -> dict[str, Any]:
+    values = tf.cast(image, tf.float32) * slope[:, None, None] + intercept[:, None, None]
+    return {"probability": tf.cast(image > 0, tf.uint8), "values": values}
+
+
+@pytest.fixture(scope="module")
+def stateless(tmp_path_factory: pytest.TempPathFactory) -> SlabRunner:
+    described = DESCRIBED.model_copy(update={"slabs": Slabs(slices=2, along=("image", "slope", "intercept"))})
+    loaded = load_runner(export_bundle(SlabParts(doubled), described, tmp_path_factory.mktemp("models"), volume(3)))
+    assert isinstance(loaded, SlabRunner)
+    return loaded
+
+
+def test_slabs_without_a_state_run_side_by_side_and_are_the_whole(stateless: SlabRunner) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def met(arrays: Mapping[str, NDArray[Any]], call: Call | None = None) -> Any:
+        if arrays["image"][0, 0, 0] in (11, 12):
+            both.wait()
+        return stateless.slab(arrays, call)
+
+    inputs = volume(23)
+    inputs["image"][:, 0, 0] = 0
+    inputs["image"][[2, 4], 0, 0] = 11, 12
+    room = bytearray(23 * 15 * 4)
+    got = replace(stateless, slab=met).predict(inputs, Call(), {"values": memoryview(room)})  # type: ignore[arg-type]
+    for name, array in doubled(inputs["image"], inputs["slope"], inputs["intercept"]).items():
+        np.testing.assert_array_equal(got[name], array.numpy())
+    assert bytes(room) == got["values"].tobytes()
+
+
+def test_of_slabs_side_by_side_the_first_that_fails_ends_the_run(stateless: SlabRunner) -> None:
+    inputs, ran = volume(400), list[int]()
+
+    def counted(arrays: Mapping[str, NDArray[Any]], call: Call | None = None) -> Any:
+        ran.append(1)
+        return stateless.slab(arrays, call)
+
+    inputs["slope"][9] = np.finfo(np.float32).max
+    inputs["image"][9] = 400
+    with pytest.raises(PredictionFailed, match=r"output tensor 'values': expected finite values"):
+        replace(stateless, slab=counted).predict(inputs)  # type: ignore[arg-type]
+    assert len(ran) < 200
 
 
 def test_inputs_of_other_lengths_are_refused(runner: SlabRunner) -> None:
