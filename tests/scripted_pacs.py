@@ -106,10 +106,10 @@ def rejecting_pacs(result: int, source: int, reason: int) -> AbstractContextMana
     def reject(connection: socket.socket) -> None:
         connection.recv(1 << 16)
         connection.sendall(bytes((3, 0, 0, 0, 0, 4, 0, result, source, reason)))
-        # Closing with bytes unread would take the rejection back with a reset.
-        connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(5)
+        # Closing with bytes unread would take the rejection back with a reset. The sender may have gone by now.
         with suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(5)
             while connection.recv(4096):
                 pass
 

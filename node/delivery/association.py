@@ -9,8 +9,8 @@ from ssl import SSLContext
 from pydicom.uid import UID
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.events import EVT_CONN_OPEN, Event
-from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.events import EVT_CONN_OPEN, EVT_PDU_RECV, Event
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket
 
@@ -86,6 +86,7 @@ class _Requestor(ApplicationEntity):
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         self.connections: list[socket.socket] = []
         self.connected = False
+        self.rejection: A_ASSOCIATE_RJ | None = None
 
     def close(self) -> None:
         for connection in self.connections:
@@ -93,6 +94,11 @@ class _Requestor(ApplicationEntity):
 
     def note_connected(self, _event: Event) -> None:
         self.connected = True
+
+    def note_rejected(self, event: Event) -> None:
+        """Keep a rejection as it arrives: pynetdicom reads one that comes at once, now and then, as no connection."""
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
@@ -113,7 +119,7 @@ def _associate(entity: _Requestor, destination: Destination, contexts: Sequence[
                 destination.port,
                 contexts=list(contexts),
                 ae_title=destination.ae_title,
-                evt_handlers=[(EVT_CONN_OPEN, entity.note_connected)],
+                evt_handlers=[(EVT_CONN_OPEN, entity.note_connected), (EVT_PDU_RECV, entity.note_rejected)],
             )
         except OSError as error:
             peer, why = peer_text(destination), error.strerror or error
@@ -144,9 +150,8 @@ def _cut_after(connections: list[socket.socket], seconds: float) -> Iterator[Non
 def _raise_why_not(association: Association, peer: str, entity: _Requestor, *, timeout_s: float) -> None:
     if not entity.connected:
         raise DeliveryDelayed(f"{peer} takes no connection: refused, unreachable or silent for {timeout_s:g} s")
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        _raise_rejected(answer, peer)
+    if entity.rejection is not None:
+        _raise_rejected(entity.rejection, peer)
     if association.rejected_contexts:
         offered = sorted({UID(context.abstract_syntax or "").name for context in association.rejected_contexts})
         raise DeliveryRefused(
@@ -155,9 +160,9 @@ def _raise_why_not(association: Association, peer: str, entity: _Requestor, *, t
     raise DeliveryDelayed(f"{peer} aborted the association or gave no answer within {timeout_s:g} s")
 
 
-def _raise_rejected(answer: A_ASSOCIATE, peer: str) -> None:
+def _raise_rejected(answer: A_ASSOCIATE_RJ, peer: str) -> None:
     text = f"{peer} rejected the association: {answer.result_str}, {answer.source_str}, {answer.reason_str}"
     # Congestion and local limits pass, whatever the peer calls them (PS3.8 table 9-21).
-    if answer.result == _TRANSIENT or answer.result_source == _PROVIDER_PRESENTATION:
+    if answer.result == _TRANSIENT or answer.source == _PROVIDER_PRESENTATION:
         raise DeliveryDelayed(text)
     raise DeliveryRefused(f"{text}; make the AE titles known to each other, then retry")

@@ -4,10 +4,12 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset
 from pynetdicom import evt
+from pynetdicom.transport import AssociationSocket
 
 from node.delivery.answers import SendResult
 from node.delivery.storage_scu import send_objects
@@ -22,6 +24,7 @@ from tests.scripted_pacs import (
     rejecting_pacs,
     scripted_pacs,
 )
+from tests.waiting import wait_until
 
 
 def send(destination: Destination, directory: Path, kinds: tuple[str, ...] = ("SEG", "SR")) -> list[SendResult]:
@@ -105,15 +108,49 @@ def test_unknown_host_is_delayed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rejection", "outcome"),
-    [((2, 1, 1), "DELAYED"), ((2, 3, 2), "DELAYED"), ((1, 3, 1), "DELAYED"), ((1, 1, 7), "REFUSED")],
+    ("rejection", "outcome", "reason"),
+    [
+        ((2, 1, 1), "DELAYED", "No reason given"),
+        ((2, 3, 2), "DELAYED", "Local limit exceeded"),
+        ((1, 3, 1), "DELAYED", "Temporary congestion"),
+        ((1, 1, 7), "REFUSED", "Called AE title not recognised"),
+    ],
     ids=["transient", "limit", "congestion-called-permanent", "called-title-unknown"],
 )
-def test_rejected_association(tmp_path: Path, rejection: tuple[int, int, int], outcome: str) -> None:
+def test_rejected_association(tmp_path: Path, rejection: tuple[int, int, int], outcome: str, reason: str) -> None:
     with rejecting_pacs(*rejection) as pacs:
         results = send(pacs.destination(), tmp_path)
     assert outcomes(results) == [outcome, outcome]
     assert "rejected the association" in results[0].comment
+    assert reason in results[0].comment
+
+
+class SlowWaiter(threading.Event):
+    """The event by which pynetdicom tells of a connection; who waits for it wakes when the connection is over."""
+
+    connection: AssociationSocket
+
+    def wait(self, timeout: float | None = None) -> bool:
+        told = super().wait(timeout)
+        wait_until(lambda: not self.connection._is_connected, what="the end of the rejected connection")
+        return told
+
+
+def test_a_rejection_that_comes_before_the_requestor_wakes_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = AssociationSocket.__init__
+
+    def begin_slowly(self: AssociationSocket, *values: Any, **named: Any) -> None:
+        begin(self, *values, **named)
+        self._ready = SlowWaiter()
+        self._ready.connection = self
+
+    monkeypatch.setattr(AssociationSocket, "__init__", begin_slowly)
+    with rejecting_pacs(1, 1, 7) as pacs:
+        results = send(pacs.destination(), tmp_path)
+    assert outcomes(results) == ["REFUSED", "REFUSED"]
+    assert "Called AE title not recognised" in results[0].comment
 
 
 def test_no_context_for_anything_is_refused(tmp_path: Path) -> None:
