@@ -17,7 +17,7 @@ from node.errors import HilumError, SettingsError
 
 EXTRA_OF = {
     **dict.fromkeys(("pydicom", "pynetdicom", "highdicom", "sqlalchemy", "alembic", "dbos", "scipy", "PIL"), "node"),
-    **dict.fromkeys(("tensorflow", "grpc_health"), "inference"),
+    **dict.fromkeys(("tensorflow", "grpc_health", "grpc_reflection", "prometheus_client"), "inference"),
     "keras": "training",
 }
 
@@ -72,7 +72,7 @@ def main() -> None:
         if extra is None:
             raise
         errors.print(f"hilum: this command needs {error.name}, which is not installed. Remedy:")
-        errors.print(f"  pip install 'hilum\\[{extra}]'")
+        errors.print(f"  pip install 'hilum\\[{extra}]'", soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,6 +1,7 @@
 """The built wheel with the extra [node] alone: no TensorFlow comes along; a command that needs it says what to do."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # As scripts/setup: sites with a proxy of their own have its certificate in the system store.
 SYSTEM_CERTIFICATES = {"UV_SYSTEM_CERTS": "1", **os.environ}
 UV = Path(sys.executable).parent / "uv"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False, env=SYSTEM_CERTIFICATES
-    )
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False,
+        env=SYSTEM_CERTIFICATES | environment,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +51,16 @@ def test_no_tensorflow_comes_along(node_only: Path, tmp_path: Path) -> None:
     assert "keras" not in listed
 
 
-def test_help_works_and_a_missing_extra_is_named(node_only: Path, tmp_path: Path) -> None:
-    shown = run(node_only / "hilum", "--help", cwd=tmp_path)
+@pytest.mark.parametrize("terminal", [{}, {"FORCE_COLOR": "1", "COLUMNS": "40"}], ids=["none", "narrow and coloured"])
+def test_help_works_and_a_missing_extra_is_named(node_only: Path, tmp_path: Path, terminal: dict[str, str]) -> None:
+    shown = run(node_only / "hilum", "--help", cwd=tmp_path, **terminal)
     assert shown.returncode == 0, shown.stderr
     for name in ("up", "node", "inference", "demo", "run", "send", "studies", "study", "retry", "reindex", "doctor"):
-        assert f" {name} " in shown.stdout
-    refused = run(node_only / "hilum", "inference", "--models", tmp_path, cwd=tmp_path)
+        assert f" {name} " in COLOUR.sub("", shown.stdout)
+    refused = run(node_only / "hilum", "inference", "--models", tmp_path, cwd=tmp_path, **terminal)
     assert refused.returncode == 1
-    assert "hilum[inference]" in (refused.stdout + refused.stderr).replace("\n", "")
+    assert "  pip install 'hilum[inference]'\n" in COLOUR.sub("", refused.stderr)
+    assert "Traceback" not in refused.stderr
 
 
 def test_the_models_and_migrations_travel_in_the_wheel(node_only: Path, tmp_path: Path) -> None:
