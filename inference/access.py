@@ -49,6 +49,7 @@ class AccessInterceptor(AroundInterceptor):
     """Lets a client call what a rule allows it, and nothing else."""
 
     def __init__(self, rules: Rules) -> None:
+        super().__init__()
         self._rules = dict(rules)
 
     @contextmanager

@@ -6,6 +6,7 @@ request runs: the manifest's figures against what the machine or its control gro
 
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _COPIES = 3
 _LIGHT_SLAB_BYTES = 128 * MB
 """Slabs that take more have work enough for all cores by themselves."""
 _CGROUP = Path("/sys/fs/cgroup")
+_READING_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,10 @@ def memory_need(
     own = manifest.memory.base_mb * 1e6 + manifest.memory.bytes_per_voxel * largest_run
     outputs = 0
     for tensor in manifest.outputs:
-        itemsize, free_size = dtype_of(tensor.datatype).itemsize, -1 in tensor.shape
-        whole = itemsize * (largest if free_size else math.prod(tensor.shape))
-        made = itemsize * (largest_run if free_size else math.prod(tensor.shape))
+        itemsize, fixed = dtype_of(tensor.datatype).itemsize, -1 not in tensor.shape
+        whole = made = itemsize * math.prod(tensor.shape) if fixed else 0
+        if not fixed:
+            whole, made = itemsize * largest, itemsize * largest_run
         if manifest.slabs is None:
             outputs += made if tensor.name in placed else _COPIES * whole
         else:
@@ -99,17 +102,36 @@ def slabs_at_once(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -
     return 2 if need <= _LIGHT_SLAB_BYTES and _largest(run) < _largest(inputs) else 1
 
 
-def _of_one_run(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _of_one_run(manifest: ModelManifest, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
     """View what the graph gets at once: all, or a slab with its halo."""
     slabs = manifest.slabs
     if slabs is None:
-        return dict(inputs)
+        return inputs
     most = slabs.slices + 2 * slabs.halo
     return {name: array[:most] if name in slabs.along and array.ndim else array for name, array in inputs.items()}
 
 
 def _largest(arrays: Mapping[str, NDArray[Any]]) -> int:
     return max((array.size for array in arrays.values()), default=0)
+
+
+class Readings:
+    """Readings of the machine's memory; one serves again for a short while, since it costs as much as a small model."""
+
+    def __init__(self, read: Callable[[], MemoryState]) -> None:
+        self._read = read
+        self._last = (float("-inf"), MemoryState(0, 0))
+
+    def recent(self) -> MemoryState:
+        """Give a reading of 0.1 s ago at most."""
+        read_at, state = self._last
+        return state if time.monotonic() - read_at < _READING_S else self.now()
+
+    def now(self) -> MemoryState:
+        """Read."""
+        state = self._read()
+        self._last = (time.monotonic(), state)
+        return state
 
 
 class Admission:
@@ -126,7 +148,7 @@ class Admission:
     ) -> None:
         """Ask `relieve` for missing bytes of memory before a request is refused for them; it tells whether any came."""
         self._line = WaitingLine(concurrency, queue, shared)
-        self._memory = memory
+        self._memory = Readings(memory)
         self._relieve = relieve
         self._lock = threading.Lock()
         self._reserved = 0
@@ -146,12 +168,20 @@ class Admission:
             RequestTooLarge: the machine never has that much memory.
             DeadlinePassed, RequestCancelled: the call ended before its turn came.
         """
-        with self._line.turn(call, shared=shared), self._reservation(need_bytes):
-            yield
+        self._line.enter(call, shared=shared)
+        try:
+            if not self._reserved_of(need_bytes, self._memory.recent()):  # an old reading may admit, never refuse
+                self._reserve(need_bytes)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._reserved -= need_bytes
+        finally:
+            self._line.leave(shared=shared)
 
-    @contextmanager
-    def _reservation(self, need_bytes: int) -> Iterator[None]:
-        state = self._memory()
+    def _reserve(self, need_bytes: int) -> None:
+        state = self._memory.now()
         if need_bytes > state.total:
             raise RequestTooLarge(
                 f"the request needs about {need_bytes // MB} MiB by the model's manifest, "
@@ -159,17 +189,17 @@ class Admission:
             )
         missing = need_bytes - (state.free - self._reserved)
         if missing > 0 and self._relieve(missing):
-            state = self._memory()
+            state = self._memory.now()
+        if not self._reserved_of(need_bytes, state):
+            free = max(0, state.free - self._reserved)
+            raise Busy(
+                f"the request needs about {need_bytes // MB} MiB by the model's manifest, "
+                f"{free // MB} MiB are free; try again later"
+            )
+
+    def _reserved_of(self, need_bytes: int, state: MemoryState) -> bool:
+        """Reserve where there is room; tell whether there was."""
         with self._lock:
-            free = state.free - self._reserved
-            if need_bytes > free:
-                raise Busy(
-                    f"the request needs about {need_bytes // MB} MiB by the model's manifest, "
-                    f"{max(0, free) // MB} MiB are free; try again later"
-                )
-            self._reserved += need_bytes
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._reserved -= need_bytes
+            fits = need_bytes <= state.free - self._reserved
+            self._reserved += need_bytes if fits else 0
+            return fits

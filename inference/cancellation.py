@@ -7,8 +7,8 @@ call. Feeds view aligned numpy memory; TensorFlow copies what is misaligned. No 
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from tensorflow.python.framework.ops import EagerTensor
 from inference.call import Call
 
 _POLL_S = 0.02
+_LINGER_S = 1.0
+"""The watching thread goes on looking so long after the last run: waking it for each would cost more than a run."""
 
 
 class Watch:
@@ -30,33 +32,38 @@ class Watch:
         self._changed = threading.Condition()
         self._watched: dict[int, tuple[Call, Any]] = {}
         self._thread: threading.Thread | None = None
+        self._sleeps = False
 
-    @contextmanager
-    def over(self, call: Call, manager: Any) -> Iterator[None]:
-        """Watch one run while the block runs."""
-        key = id(manager)
+    def begin(self, call: Call, manager: Any) -> None:
+        """Watch one run until `end`."""
         with self._changed:
-            self._watched[key] = (call, manager)
+            self._watched[id(manager)] = (call, manager)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="cancellation", daemon=True)
                 self._thread.start()
-            elif len(self._watched) == 1:
+            elif self._sleeps:
                 self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._watched.pop(key, None)
+
+    def end(self, manager: Any) -> None:
+        """Watch a run no longer; it may have been cancelled."""
+        with self._changed:
+            self._watched.pop(id(manager), None)
 
     def _look(self) -> None:
+        until = time.monotonic() + _LINGER_S
         while True:
             with self._changed:
-                while not self._watched:
-                    self._changed.wait()
-                unwanted = [key for key, (call, _) in self._watched.items() if is_unwanted(call)]
-                for key in unwanted:
-                    self._watched.pop(key)[1].start_cancel()
-                self._changed.wait(_POLL_S)
+                self._cancel_unwanted()
+                self._sleeps = not self._watched and time.monotonic() > until
+                self._changed.wait(None if self._sleeps else _POLL_S)
+                if self._sleeps or self._watched:
+                    until = time.monotonic() + _LINGER_S
+                self._sleeps = False
+
+    def _cancel_unwanted(self) -> None:
+        unwanted = [key for key, (call, _) in self._watched.items() if is_unwanted(call)]
+        for key in unwanted:
+            self._watched.pop(key)[1].start_cancel()
 
 
 _WATCH = Watch()
@@ -86,13 +93,16 @@ class NativeFunction:
             tf.errors.OpError: the function failed.
         """
         manager = CancellationManager()
+        if call is None:
+            return self._run(feeds, manager)
+        _WATCH.begin(call, manager)
         try:
-            with _WATCH.over(call, manager) if call is not None else nullcontext():
-                return self._run(feeds, manager)
+            return self._run(feeds, manager)
         except tf.errors.CancelledError:
-            if call is not None:
-                call.stop_if_unwanted()
+            call.stop_if_unwanted()
             raise
+        finally:
+            _WATCH.end(manager)
 
     def _run(self, feeds: Sequence[NDArray[Any]], manager: Any) -> list[NDArray[Any]]:
         eager = context.context()

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from inference.errors import Busy, DeadlinePassed, RequestCancelled, SettingsRefused
+from inference.errors import Busy, DeadlinePassed, RequestCancelled, ServiceError, SettingsRefused
 from inference.interception import AroundInterceptor
 from inference.security import client_of
 
@@ -67,6 +67,7 @@ class ClientLimiter(AroundInterceptor):
     """Refuses with RESOURCE_EXHAUSTED what exceeds a client's limits, naming the limit; lets requests take turns."""
 
     def __init__(self, limits: ClientLimits) -> None:
+        super().__init__()
         self._limits = limits
         self._held: dict[str, _Held] = {}
         self._changed = threading.Condition()
@@ -85,45 +86,54 @@ class ClientLimiter(AroundInterceptor):
         """
         client = client_of(context)
         if method in STREAM_METHODS:
-            with self._counted(client, "streams", 1, self._limits.streams, "--client-streams"):
+            self._count(client, "streams", 1, self._limits.streams, "--client-streams")
+            try:
                 yield request
+            finally:
+                self._uncount(client, "streams", 1)
             return
-        most = self._limits.inflight_mb * MB
-        with (
-            self._counted(client, "inflight", request.ByteSize(), most, "--client-inflight-mb (in bytes)"),
-            self._turn(client, context),
-        ):
+        size = request.ByteSize()
+        self._enter(client, size, context)
+        try:
             yield request
+        finally:
+            self._leave(client, size)
 
-    @contextmanager
-    def _counted(self, client: str, what: str, amount: int, most: int, limit: str) -> Iterator[None]:
+    def _enter(self, client: str, size: int, context: grpc.ServicerContext) -> None:
+        most = self._limits.inflight_mb * MB
         with self._changed:
-            held = self._held.setdefault(client, _Held())
+            held = self._count(client, "inflight", size, most, "--client-inflight-mb (in bytes)")
+            if held.running >= self._limits.concurrency:
+                try:
+                    self._wait_for_turn(held, context)
+                except ServiceError:
+                    self._uncount(client, "inflight", size)
+                    raise
+            held.running += 1
+
+    def _leave(self, client: str, size: int) -> None:
+        with self._changed:
+            held = self._held[client]
+            held.running -= 1
+            if held.waiting:
+                self._changed.notify_all()
+            self._uncount(client, "inflight", size)
+
+    def _count(self, client: str, what: str, amount: int, most: int, limit: str) -> _Held:
+        with self._changed:
+            held = self._held.get(client) or self._held.setdefault(client, _Held())
             now = getattr(held, what)
             if now + amount > most:
                 self._forget_idle(client)
                 raise Busy(f"this client's limit {limit} is {most}; it holds {now}, this asks for {amount} more")
             setattr(held, what, now + amount)
-        try:
-            yield
-        finally:
-            with self._changed:
-                setattr(held, what, getattr(held, what) - amount)
-                self._forget_idle(client)
+            return held
 
-    @contextmanager
-    def _turn(self, client: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def _uncount(self, client: str, what: str, amount: int) -> None:
         with self._changed:
             held = self._held[client]
-            if held.running >= self._limits.concurrency:
-                self._wait_for_turn(held, context)
-            held.running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                held.running -= 1
-                self._changed.notify_all()
+            setattr(held, what, getattr(held, what) - amount)
+            self._forget_idle(client)
 
     def _wait_for_turn(self, held: _Held, context: grpc.ServicerContext) -> None:
         if held.waiting >= self._limits.queue:

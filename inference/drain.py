@@ -26,6 +26,7 @@ class DrainGate(AroundInterceptor):
 
     def __init__(self, most: int) -> None:
         """Let `most` unary requests in at once: each holds a thread of the server while it runs or waits."""
+        super().__init__()
         self._most = most
         self._changed = threading.Condition()
         self._unary = 0
@@ -58,31 +59,25 @@ class DrainGate(AroundInterceptor):
             self._refuse_if_closed()
             yield self._one_by_one(request, context)
             return
-        with self._place(), self._counted():
+        self._enter(unary=1)
+        try:
             yield request
+        finally:
+            self._leave(unary=1)
 
-    @contextmanager
-    def _place(self) -> Iterator[None]:
+    def _enter(self, *, unary: int) -> None:
         with self._changed:
-            if self._unary >= self._most:
+            if unary and self._unary >= self._most:
                 raise Busy("the queue is full; try again later")
-            self._unary += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._unary -= 1
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._changed:
             self._refuse_if_closed()
+            self._unary += unary
             self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
+
+    def _leave(self, *, unary: int) -> None:
+        with self._changed:
+            self._unary -= unary
+            self._running -= 1
+            if not self._running:
                 self._changed.notify_all()
 
     def _refuse_if_closed(self) -> None:
@@ -93,8 +88,11 @@ class DrainGate(AroundInterceptor):
         reading = _Reading(requests)
         try:
             while (request := self._awaited(reading, context)) is not _END:
-                with self._counted():
+                self._enter(unary=0)
+                try:
                     yield request
+                finally:
+                    self._leave(unary=0)
         finally:
             reading.end()
 

@@ -8,7 +8,7 @@ import grpc
 import structlog
 
 from inference.errors import PredictionFailed, RequestCancelled, RequestRefused, ServiceError
-from inference.interception import Behaviour, Handler, rewrapped
+from inference.interception import Behaviour, Handler, WrappingInterceptor, rewrapped
 from protos.tensors import TensorError
 
 _log = structlog.get_logger(__name__)
@@ -37,20 +37,13 @@ def sentence_of(error: ServiceError) -> str:
     return text if len(text) <= _SENTENCE_MOST else text[:_SENTENCE_MOST] + "..."
 
 
-class ErrorInterceptor(grpc.ServerInterceptor):
+class ErrorInterceptor(WrappingInterceptor):
     """Turn our errors into their status with their message, and any other exception into INTERNAL without it."""
 
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    def wrapped(self, handler: Handler, method: str) -> Handler:
         """Guard unary and streamed methods alike."""
-        handler = continuation(handler_call_details)
-        if handler is None:
-            return None
         guard = _guarded_stream if handler.response_streaming else _guarded
-        return rewrapped(handler, lambda behaviour: guard(behaviour, handler_call_details.method))
+        return rewrapped(handler, lambda behaviour: guard(behaviour, method))
 
 
 def _guarded(behaviour: Behaviour, method: str) -> Behaviour:

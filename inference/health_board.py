@@ -1,7 +1,6 @@
 """Health of the service and of each model by its name, on threads that no prediction can take."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from inference.interception import Behaviour, Handler, rewrapped
+from inference.interception import Behaviour, Handler, WrappingInterceptor, rewrapped
 from inference.ports import Models
 from inference.repository_shelf import EVICTED
 
@@ -82,19 +81,15 @@ class _InLane:
         return self.behaviour(request, context, *send)
 
 
-class HealthLane(grpc.ServerInterceptor):
+class HealthLane(WrappingInterceptor):
     """Runs health, ServerLive and ServerReady on threads of their own; must be the first interceptor."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="health")
 
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    def wrapped(self, handler: Handler, method: str) -> Handler:
         """Move the handler where it is one of the lane's."""
-        handler = continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(_LANE):
+        if not method.startswith(_LANE):
             return handler
         return rewrapped(handler, lambda behaviour: _InLane(behaviour, self._pool))

@@ -17,7 +17,32 @@ _KEPT = ("experimental_non_blocking", "experimental_thread_pool")
 _BEHAVIOURS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
-class AroundInterceptor(grpc.ServerInterceptor):
+class WrappingInterceptor(grpc.ServerInterceptor):
+    """Wraps each method's handler, once: gRPC asks for the handler at every RPC."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Handler, Handler]] = {}
+
+    @abstractmethod
+    def wrapped(self, handler: Handler, method: str) -> Handler:
+        """Give the handler that shall stand in for that of a method, "/package.Service/Method"."""
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Give the wrapped handler, or None where the method is unknown."""
+        handler, method = continuation(handler_call_details), handler_call_details.method
+        if handler is None:
+            return None
+        known = self._known.get(method)
+        if known is None or known[0] is not handler:
+            known = self._known[method] = (handler, self.wrapped(handler, method))
+        return known[1]
+
+
+class AroundInterceptor(WrappingInterceptor):
     """Enters `around` before a method's behaviour and leaves it when its last answer is given."""
 
     @abstractmethod
@@ -29,19 +54,13 @@ class AroundInterceptor(grpc.ServerInterceptor):
         del method
         return True
 
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
+    def wrapped(self, handler: Handler, method: str) -> Handler:
         """Wrap the handler of a method that is concerned."""
-        handler = continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not self.concerns(method):
+        if not self.concerns(method):
             return handler
-        return rewrapped(handler, lambda behaviour: self._wrapped(behaviour, method, handler))
+        return rewrapped(handler, lambda behaviour: self._around(behaviour, method, handler))
 
-    def _wrapped(self, behaviour: Behaviour, method: str, handler: Handler) -> Behaviour:
+    def _around(self, behaviour: Behaviour, method: str, handler: Handler) -> Behaviour:
         def single(request: Any, context: grpc.ServicerContext, *send: Any) -> Any:
             with self.around(method, request, context) as seen:
                 return behaviour(seen, context, *send)

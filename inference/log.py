@@ -21,4 +21,5 @@ def configure_log(level: str = "info") -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LOG_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,  # else every line is written by a logger that is built for it
     )

@@ -37,6 +37,9 @@ class RequestTerms:
     timeout_s: float | None = None
 
 
+NO_TERMS = RequestTerms()
+
+
 def region_slice(tensor: str, parameters: Parameters) -> RegionSlice | None:
     """Read where a tensor lies; None where it lies in no region.
 
@@ -64,14 +67,17 @@ def request_terms(request: ModelInferRequest) -> RequestTerms:
     Raises:
         RequestRefused: a sequence, a classification, or a parameter of another kind.
     """
-    sequence = [name for name in _SEQUENCE if name in request.parameters]
+    parameters = request.parameters
+    sequence = [name for name in _SEQUENCE if name in parameters] if parameters else []
     if sequence:
         raise RequestRefused(f"parameter {sequence[0]!r}: sequences are not offered, each request stands for itself")
     for output in request.outputs:
         if "classification" in output.parameters:
             raise RequestRefused(f"tensor {output.name!r}: the parameter 'classification' is not offered")
-    priority = _integer(request.parameters, "priority") if "priority" in request.parameters else 0
-    timeout = _integer(request.parameters, "timeout") if "timeout" in request.parameters else 0
+    if not parameters:
+        return NO_TERMS
+    priority = _integer(parameters, "priority") if "priority" in parameters else 0
+    timeout = _integer(parameters, "timeout") if "timeout" in parameters else 0
     return RequestTerms(priority, timeout / 1e6 if timeout else None)
 
 

@@ -18,8 +18,9 @@ def client_of(context: grpc.ServicerContext) -> str:
 
     A client on a Unix socket is "unix". gRPC verified the certificate: without `--client-ca` none is asked for.
     """
+    stated = context.auth_context()
     for key in (_ALTERNATIVE_NAMES, _COMMON_NAME):
-        names = _stated(context, key)
+        names = _names(stated, key)
         if names:
             return names[0]
     return address_of(context.peer())
@@ -30,15 +31,14 @@ def certificate_names(context: grpc.ServicerContext) -> frozenset[str]:
 
     A certificate cannot claim "unix": that name is left out of its SANs.
     """
-    names = _stated(context, _ALTERNATIVE_NAMES)
+    names = _names(context.auth_context(), _ALTERNATIVE_NAMES)
     if names:
         return frozenset(names) - {UNIX_CLIENT}
     return frozenset({UNIX_CLIENT} if address_of(context.peer()) == UNIX_CLIENT else ())
 
 
-def _stated(context: grpc.ServicerContext, key: str) -> list[str]:
-    properties: Any = context.auth_context()
-    return [name.decode("utf-8", "replace") for name in properties.get(key, ())]
+def _names(stated: Any, key: str) -> list[str]:
+    return [name.decode("utf-8", "replace") for name in stated.get(key, ())]
 
 
 def address_of(peer: str) -> str:

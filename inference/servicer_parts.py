@@ -7,7 +7,7 @@ import grpc
 
 from inference.admission import Admission
 from inference.call import Call, call_of
-from inference.parameters import RequestTerms
+from inference.parameters import NO_TERMS, RequestTerms
 from inference.ports import Models, Regions, Registrations
 from inference.security import client_of
 from inference.statistics import Statistics
@@ -42,6 +42,8 @@ def caller(context: grpc.ServicerContext) -> Call:
 
 def on_terms(call: Call, terms: RequestTerms) -> Call:
     """Give the call the priority of one request, and its timeout where that ends before the deadline."""
+    if terms == NO_TERMS:
+        return call
     deadline = call.deadline
     if terms.timeout_s is not None:
         own = time.monotonic() + terms.timeout_s

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 Key = tuple[str, str]
 """Model name and version."""
@@ -15,10 +15,6 @@ class Spent:
 
     count: int = 0
     ns: int = 0
-
-    def plus(self, seconds: float) -> "Spent":
-        """Add one time that took `seconds`."""
-        return Spent(self.count + 1, self.ns + max(0, round(seconds * 1e9)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +37,10 @@ class Computing:
     infer: Spent = Spent()
     output: Spent = Spent()
 
-    def plus(self, stages: Stages) -> "Computing":
-        """Add one answered request."""
-        return Computing(
-            self.input.plus(stages.input_s), self.infer.plus(stages.infer_s), self.output.plus(stages.output_s)
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class ModelFigures:
-    """What one model version did since the service started; never changed, a later one replaces it."""
+    """What one model version did since the service started."""
 
     success: Spent = Spent()
     fail: Spent = Spent()
@@ -61,18 +51,53 @@ class ModelFigures:
     last_inference_ms: int = 0
     """Milliseconds since the epoch; 0 before the first."""
 
-    def with_success(self, stages: Stages, now_ms: int) -> "ModelFigures":
-        """Add one answered request."""
-        total = stages.queue_s + stages.input_s + stages.infer_s + stages.output_s
-        of_size = self.by_batch.get(stages.batch_size, Computing()).plus(stages)
-        return replace(
-            self,
-            success=self.success.plus(total),
-            queue=self.queue.plus(stages.queue_s),
-            computing=self.computing.plus(stages),
-            by_batch={**self.by_batch, stages.batch_size: of_size},
-            executions=self.executions + stages.executions,
-            last_inference_ms=now_ms,
+
+@dataclass(slots=True)
+class _Sums:
+    """Seconds of the requests of one batch size."""
+
+    count: int = 0
+    queue_s: float = 0.0
+    input_s: float = 0.0
+    infer_s: float = 0.0
+    output_s: float = 0.0
+
+    def add(self, other: "Stages | _Sums", count: int = 1) -> None:
+        self.count += count
+        self.queue_s += other.queue_s
+        self.input_s += other.input_s
+        self.infer_s += other.infer_s
+        self.output_s += other.output_s
+
+    def spent(self, seconds: float) -> Spent:
+        return Spent(self.count, max(0, round(seconds * 1e9)))
+
+    def computing(self) -> Computing:
+        return Computing(self.spent(self.input_s), self.spent(self.infer_s), self.spent(self.output_s))
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What is counted while requests are answered: little, since it is done for each; the rest is summed when asked."""
+
+    of_size: dict[int, _Sums] = field(default_factory=dict)
+    executions: int = 0
+    last_inference_ms: int = 0
+    failures: int = 0
+    failed_s: float = 0.0
+
+    def figures(self) -> ModelFigures:
+        total = _Sums()
+        for sums in self.of_size.values():
+            total.add(sums, sums.count)
+        return ModelFigures(
+            success=total.spent(total.queue_s + total.input_s + total.infer_s + total.output_s),
+            fail=Spent(self.failures, max(0, round(self.failed_s * 1e9))),
+            queue=total.spent(total.queue_s),
+            computing=total.computing(),
+            by_batch={size: sums.computing() for size, sums in self.of_size.items()},
+            executions=self.executions,
+            last_inference_ms=self.last_inference_ms,
         )
 
 
@@ -80,27 +105,40 @@ class Statistics:
     """Figures of every model version; safe to share between threads."""
 
     def __init__(self) -> None:
-        self._figures: dict[Key, ModelFigures] = {}
+        self._tallies: dict[Key, _Tally] = {}
         self._lock = threading.Lock()
 
     def record_success(self, name: str, version: str, stages: Stages) -> None:
         """Count an answered request of a model that is loaded."""
         with self._lock:
-            figures = self._figures.get((name, version), ModelFigures())
-            self._figures[name, version] = figures.with_success(stages, time.time_ns() // 1_000_000)
+            tally = self._tally(name, version)
+            sums = tally.of_size.get(stages.batch_size)
+            if sums is None:
+                sums = tally.of_size[stages.batch_size] = _Sums()
+            sums.add(stages)
+            tally.executions += stages.executions
+            tally.last_inference_ms = time.time_ns() // 1_000_000
 
     def record_failure(self, name: str, version: str, seconds: float) -> None:
         """Count a refused or failed request of a model that is loaded."""
         with self._lock:
-            figures = self._figures.get((name, version), ModelFigures())
-            self._figures[name, version] = replace(figures, fail=figures.fail.plus(seconds))
+            tally = self._tally(name, version)
+            tally.failures += 1
+            tally.failed_s += seconds
 
     def of(self, name: str, version: str) -> ModelFigures:
         """Give the figures of a version, zeros before its first request."""
         with self._lock:
-            return self._figures.get((name, version), ModelFigures())
+            tally = self._tallies.get((name, version))
+            return ModelFigures() if tally is None else tally.figures()
 
     def snapshot(self) -> Mapping[Key, ModelFigures]:
         """Give the figures of every version that had a request."""
         with self._lock:
-            return dict(self._figures)
+            return {key: tally.figures() for key, tally in self._tallies.items()}
+
+    def _tally(self, name: str, version: str) -> _Tally:
+        tally = self._tallies.get((name, version))
+        if tally is None:
+            tally = self._tallies[name, version] = _Tally()
+        return tally

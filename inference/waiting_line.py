@@ -2,12 +2,10 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from inference.call import Call
-from inference.errors import Busy
+from inference.errors import Busy, ServiceError
 
 _LOOK_S = 0.05
 """How often a waiting request looks whether its client is still there."""
@@ -33,9 +31,8 @@ class WaitingLine:
         self._waiting: list[_Ticket] = []
         self._arrivals = itertools.count()
 
-    @contextmanager
-    def turn(self, call: Call, *, shared: bool = False) -> Iterator[None]:
-        """Hold a place while the block runs, having waited for the turn.
+    def enter(self, call: Call, *, shared: bool = False) -> None:
+        """Take a place, having waited for the turn; `leave` must follow.
 
         Args:
             call: its priority says who goes first; the wait ends when the call does.
@@ -45,28 +42,28 @@ class WaitingLine:
             Busy: every place is taken.
             DeadlinePassed, RequestCancelled: the call ended before its turn.
         """
-        with self._place(shared=shared):
-            if shared:
-                call.stop_if_unwanted()
-                yield
-                return
-            self._await_turn(call)
-            try:
-                yield
-            finally:
-                self._pass_on()
-
-    @contextmanager
-    def _place(self, *, shared: bool) -> Iterator[None]:
         with self._lock:
             if not self._places[shared]:
                 raise Busy("the queue is full; try again later")
             self._places[shared] -= 1
         try:
-            yield
-        finally:
-            with self._lock:
-                self._places[shared] += 1
+            if shared:
+                call.stop_if_unwanted()
+            else:
+                self._await_turn(call)
+        except ServiceError:
+            self._give_place_back(shared=shared)
+            raise
+
+    def leave(self, *, shared: bool = False) -> None:
+        """Give the place back, and the turn to the next."""
+        if not shared:
+            self._pass_on()
+        self._give_place_back(shared=shared)
+
+    def _give_place_back(self, *, shared: bool) -> None:
+        with self._lock:
+            self._places[shared] += 1
 
     def _await_turn(self, call: Call) -> None:
         call.stop_if_unwanted()
