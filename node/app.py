@@ -1,6 +1,6 @@
 """The composition root: builds the parts of a node from its settings, connects them, starts and stops them in order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 
 import pydicom
@@ -8,16 +8,18 @@ import structlog
 from sqlalchemy import Engine
 
 from node.domain.instances import ReceivedInstance
+from node.early.sender import EarlySender, EarlyTerms
 from node.index.engine import open_index
 from node.index.runs import ModelVersion
 from node.inference_client.client import InferenceClient
 from node.inference_client.service import ServiceProcess
+from node.inference_client.transport import UPLOAD_FROM_BYTES
 from node.intake.listener import Listener
 from node.models import models_directory, open_bundles
 from node.results.evidence_writer import warm_up
 from node.settings import InferenceSettings, Settings
 from node.state_directory import StateDirectory
-from node.steps import OnReading, StudySteps, version_of
+from node.steps import MEGABYTE, OnReading, StudySteps, version_of
 from node.store.instance_files import InstanceStore
 from node.store.outbox import Outbox
 from node.workflow.courier import Courier
@@ -26,6 +28,8 @@ from node.workflow.workflow import Workflow
 from protos.model_manifest import ModelBundle
 
 log = structlog.get_logger()
+EARLY_IDLE_S = 240.0
+"""Time that a study that is ready may wait for its turn with its slices at the service."""
 
 
 class Node:
@@ -72,18 +76,22 @@ class Node:
         parts.callback(engine.dispose)
         warm_up()
         client = InferenceClient(self._service(state, parts))
+        early = self._early_sender(client, tuple(bundles.values()))
         listener = Listener(
             settings.listener,
             store,
             engine,
             low_disk_bytes=settings.store.low_disk_bytes,
-            on_stored=_ignore_instance,
+            on_stored=_ignore_instance if early is None else early.note,
             on_closed=self._wake,
         )
         self.workflow = self._workflow(state, engine, client, bundles, listener)
         parts.callback(self.workflow.stop)
         parts.callback(client.close)
         self.workflow.launch()
+        if early is not None:
+            parts.callback(early.stop)
+            early.start()
         parts.callback(listener.stop)
         address = listener.start()
         log.info("node_started", address=f"{address[0]}:{address[1]}", models=[item.name for item in bundles])
@@ -99,7 +107,9 @@ class Node:
     ) -> Workflow:
         settings, outbox = self.settings, Outbox(state.outbox)
         outbox.sweep()
-        steps = StudySteps(engine, outbox, client, bundles, settings.processing, self._on_reading)
+        steps = StudySteps(
+            engine, outbox, client, bundles, settings.processing, self._on_reading, on_selected=client.early.judged
+        )
         courier = Courier(engine, outbox.directory, settings.destinations, settings.listener.ae_title)
         terms = WorkflowTerms(
             models=tuple(bundles),
@@ -126,10 +136,23 @@ class Node:
         parts.callback(service.stop)
         return settings.with_started(service.start())
 
+    def _early_sender(self, client: InferenceClient, bundles: Collection[ModelBundle]) -> EarlySender | None:
+        """Build what sends slices ahead of their volumes; None where the settings want all to travel as one."""
+        inference, completion = self.settings.inference, self.settings.completion
+        if inference.early_upload == "off" or inference.regions == "off":
+            return None
+        terms = EarlyTerms(
+            least_bytes=0 if inference.regions == "upload" else UPLOAD_FROM_BYTES,
+            slices=inference.early_upload_slices,
+            max_bytes=self.settings.processing.max_volume_mb * MEGABYTE,
+            idle_s=completion.hanging_s + EARLY_IDLE_S,
+        )
+        return EarlySender(client, bundles, terms)
+
     def _wake(self, _studies: frozenset[str]) -> None:
         if self.workflow is not None:
             self.workflow.wake()
 
 
 def _ignore_instance(_instance: ReceivedInstance) -> None:
-    """Nothing needs to happen per instance: completion looks at the index."""
+    """Nothing needs to happen per instance where nothing is sent early: completion looks at the index."""

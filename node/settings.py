@@ -116,6 +116,14 @@ class InferenceSettings(_Section):
     regions: Literal["auto", "upload", "off"] = "auto"
     """How big tensors travel. auto: in memory shared with the service on this host, in chunks to another;
     upload: always in chunks; off: in the message. A service without regions gets messages."""
+    early_upload: Literal["auto", "off"] = "auto"
+    """auto: slices of a series that a model may take are uploaded while the series still arrives, to a service whose
+    memory cannot be shared; off: all of it when the study is ready."""
+    early_upload_series: Annotated[int, Field(ge=1, le=16)] = 2
+    """Series uploaded early at once; each holds a stream of the service and the memory of `early_upload_slices`."""
+    early_upload_slices: Annotated[int, Field(ge=2, le=16384)] = 512
+    """Slices that the service is asked to keep room for, where a header does not state more; a longer series is
+    uploaded whole when the study is ready."""
     models_directory: Path | None = None
     """Bundles `<name>/<version>/`; unset takes the models that ship with Hilum."""
     models: tuple[str, ...] = ()

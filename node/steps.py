@@ -24,6 +24,8 @@ from protos.model_manifest import ModelBundle
 log = structlog.get_logger()
 MEGABYTE = 1 << 20
 OnReading = Callable[[pipeline.Reading, EvidenceSet], None]
+OnSelected = Callable[[str, tuple[str, str], str | None], None]
+"""Study Instance UID, name and version of the model, Series Instance UID that it takes if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +39,18 @@ class StudySteps:
     processing: ProcessingSettings
     on_reading: OnReading | None = None
     """Told of every reading that became evidence, before it is delivered."""
+    on_selected: OnSelected | None = None
+    """Told of what a model takes of a study, before the series is read."""
 
     def select(self, run: RunRequest) -> Selection:
         """Judge every series of the run's generation for its model."""
         images = self._images(run)
         for item in images.unreadable:
             log.warning("instance_not_read", study_uid=run.study_uid, series_uid=item.series_uid, reason=item.reason)
-        return Selection(pipeline.select_series(self._bundle(run), images))
+        selection = Selection(pipeline.select_series(self._bundle(run), images))
+        if self.on_selected is not None:
+            self.on_selected(run.study_uid, (run.model.name, run.model.version), selection.series_uid)
+        return selection
 
     def make_evidence(self, run: RunRequest, series_uid: str) -> EvidenceSet:
         """Make the evidence of one series, or adopt what an earlier attempt made."""

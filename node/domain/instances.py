@@ -83,3 +83,7 @@ class ImageHeader:
     """Byte offset of uncompressed Pixel Data in the file; None where pixels are encapsulated or absent."""
     pixel_length: int = 0
     """Byte length of Pixel Data; 0 where absent, -1 where undefined (encapsulated)."""
+    stated_images: int | None = None
+    """Most images that the header says its series has: a hint for making room, never a proof."""
+    temporal_positions: int | None = None
+    """Number of Temporal Positions (0020,0105)."""

@@ -76,6 +76,26 @@ def stack_of(headers: Sequence[ImageHeader]) -> Stack:
     return Stack(ordered, geometry)
 
 
+def plane_of(header: ImageHeader) -> Geometry:
+    """Return the grid of one image alone, in which a stack of its kind will lie: one slice, for want of others 1 mm.
+
+    Raises:
+        Refusal, GeometryRefusal: as `stack_of`, where the image alone says so.
+    """
+    require_image(header)
+    column, row = _perpendicular(_orientation(header))
+    spacing = _pixel_spacing([header], {id(header): "the only image"})
+    _require_frame_of_reference(header)
+    return Geometry(
+        shape=(1, header.rows, header.columns),
+        spacing=(1.0, *spacing),
+        origin=_position(header),
+        slice_direction=_vector(np.cross(column, row)),
+        row_direction=_vector(row),
+        column_direction=_vector(column),
+    )
+
+
 def _cosines(headers: Sequence[ImageHeader]) -> tuple[_Floats, _Floats]:
     """Return the directions of growing column and row index, made exactly perpendicular; one plane for all images."""
     every = np.array([_orientation(header) for header in headers])

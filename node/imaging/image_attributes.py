@@ -1,5 +1,6 @@
 """From the raw elements of a data set to an ImageHeader: which attributes are read, and how."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,9 @@ KEYWORDS: Final[dict[int, str]] = {
     0x00200032: "ImagePositionPatient",
     0x00200037: "ImageOrientationPatient",
     0x00200052: "FrameOfReferenceUID",
+    0x00200105: "NumberOfTemporalPositions",
+    0x00201002: "ImagesInAcquisition",
+    0x00201209: "NumberOfSeriesRelatedInstances",
     0x00280002: "SamplesPerPixel",
     0x00280004: "PhotometricInterpretation",
     0x00280008: "NumberOfFrames",
@@ -46,6 +50,7 @@ KEYWORDS: Final[dict[int, str]] = {
     0x00281052: "RescaleIntercept",
     0x00281053: "RescaleSlope",
     0x00281054: "RescaleType",
+    0x00540081: "NumberOfSlices",
     0x00541001: "Units",
     0x00541006: "SUVType",
 }
@@ -97,6 +102,7 @@ _VECTORS: Final = (
     ("position", "ImagePositionPatient", 3),
     ("orientation", "ImageOrientationPatient", 6),
 )
+_COUNTS: Final = ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition")
 _DECIMALS: Final = (("rescale_slope", "RescaleSlope"), ("rescale_intercept", "RescaleIntercept"))
 
 
@@ -113,7 +119,9 @@ def header_of(elements: Elements, path: Path) -> ImageHeader:
         path=path,
         transfer_syntax=elements.transfer_syntax,
         image_type=values.texts(raw.get("ImageType", b"")),
-        instance_number=_instance_number(raw.get("InstanceNumber", b"")),
+        instance_number=_hint(raw.get("InstanceNumber", b"")),
+        stated_images=_stated_images(elements),
+        temporal_positions=_hint(raw.get("NumberOfTemporalPositions", b"")),
         patient_key=values.patient_key(
             raw.get("PatientID", b""), raw.get("IssuerOfPatientID", b""), raw.get("SpecificCharacterSet", b"")
         ),
@@ -150,12 +158,20 @@ def _numbers(elements: Elements) -> dict[str, Any]:
     return {name: value for name, value in stated.items() if value is not None}
 
 
-def _instance_number(raw: bytes) -> int | None:
-    # For people only: images are never ordered by it, so a bad one disqualifies nothing.
+def _hint(raw: bytes) -> int | None:
+    # For people or as an estimate: nothing is proven or ordered by it, so a bad one disqualifies nothing.
     try:
         return values.integer(raw)
     except ValueError:
         return None
+
+
+def _stated_images(elements: Elements) -> int | None:
+    """Return the largest of Number of Series Related Instances, Images in Acquisition and a PET's Number of Slices."""
+    stated = [_hint(elements.fields.get(keyword, b"")) for keyword in _COUNTS]
+    with suppress(ValueError):
+        stated.append(values.short(elements.fields.get("NumberOfSlices", b""), little_endian=elements.little_endian))
+    return max((count for count in stated if count is not None), default=None)
 
 
 def _complaint(elements: Elements, keyword: str, problem: ValueError) -> NotUnderstood:

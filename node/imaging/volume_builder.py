@@ -1,25 +1,22 @@
 """From the headers of one series to its Volume: slices proven even, stored values read straight into their place."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import ImplicitVRLittleEndian
 
 from node.domain.image_rules import padding_of
-from node.domain.instances import EXPLICIT_VR_LITTLE_ENDIAN, ImageHeader
+from node.domain.instances import ImageHeader
 from node.domain.slice_order import Stack, stack_of
 from node.domain.units import unit_of
 from node.domain.volume import Volume
 from node.errors import Refusal
-from node.imaging.decoding import decode_into, decoding_error
-from node.imaging.stored_values import drop_unused_bits, native_type, voxel_type
+from node.imaging.slice_pixels import fill_slice, is_native
+from node.imaging.stored_values import voxel_type
 
-_NATIVE_LITTLE_ENDIAN: Final = (EXPLICIT_VR_LITTLE_ENDIAN, ImplicitVRLittleEndian)
 # Reading is copying from the page cache and faulting in fresh pages: two threads halve it, more add nothing here.
 _READERS: Final = 2
 Room = Callable[[int], memoryview | None]
@@ -80,7 +77,7 @@ def _place(shape: tuple[int, int, int], voxel: "np.dtype[Any]", memory: memoryvi
 
 def _fill(voxels: NDArray[Any], stack: Stack) -> None:
     pairs = list(zip(stack.headers, voxels, strict=True))
-    if all(_is_native(header) for header in stack.headers):
+    if all(is_native(header) for header in stack.headers):
         with ThreadPoolExecutor(_READERS) as readers:
             parts = [pairs[start::_READERS] for start in range(_READERS)]
             for done in [readers.submit(_fill_slices, part) for part in parts]:
@@ -91,30 +88,7 @@ def _fill(voxels: NDArray[Any], stack: Stack) -> None:
 
 def _fill_slices(pairs: Sequence[tuple[ImageHeader, NDArray[Any]]]) -> None:
     for header, pixels in pairs:
-        if not _is_native(header):
-            decode_into(header, pixels)
-        elif pixels.dtype.itemsize * 8 == header.bits_allocated:
-            _read_into(header, pixels)
-            drop_unused_bits(pixels, header)
-        else:
-            narrow = np.empty(pixels.shape, native_type(header))
-            _read_into(header, narrow)
-            drop_unused_bits(narrow, header)
-            pixels[...] = narrow
-
-
-def _is_native(header: ImageHeader) -> bool:
-    return header.pixel_offset is not None and header.transfer_syntax in _NATIVE_LITTLE_ENDIAN
-
-
-def _read_into(header: ImageHeader, pixels: NDArray[Any]) -> None:
-    descriptor = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        got = os.preadv(descriptor, [pixels.data.cast("B")], header.pixel_offset or 0)
-    finally:
-        os.close(descriptor)
-    if got < pixels.nbytes:
-        raise decoding_error(header, f"the file ends after {got} of {pixels.nbytes} bytes of Pixel Data")
+        fill_slice(header, pixels)
 
 
 def _stored_padding(stack: Stack) -> int | None:

@@ -3,7 +3,9 @@
 import threading
 import time
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -11,7 +13,11 @@ from node.domain.prediction import ModelIdentity, Prediction
 from node.domain.volume import Volume
 from node.errors import InferenceBroken, InferenceRejected, InferenceUnavailable
 from node.inference_client.answers import Answer, check_version, read_outputs, verified_by
+from node.inference_client.early_upload import EarlyUpload, EarlyUploadLost, SlotPlan
+from node.inference_client.early_uploads import EarlyUploads, Model, UploadKey
+from node.inference_client.early_volume import key_of
 from node.inference_client.endpoints import HEALTH_TIMEOUT_S, Endpoint, Rotation, ServiceHealth
+from node.inference_client.lease import LeaseRefused
 from node.inference_client.transport import Transport
 from node.settings import InferenceSettings
 from protos import open_inference_pb2 as messages
@@ -28,8 +34,14 @@ class InferenceClient:
         """Open the channels; nothing is sent before the first call. SettingsError: a TLS file cannot be read."""
         self._settings = settings
         self.endpoints = tuple(Endpoint(address, settings) for address in settings.addresses)
-        self._transports = {endpoint: Transport(endpoint, settings) for endpoint in self.endpoints}
+        self.early = EarlyUploads(settings.early_upload_series)
+        """What was sent of volumes that are not whole yet."""
+        self._transports = {
+            endpoint: Transport(endpoint, settings, partial(self.early.give_way, endpoint))
+            for endpoint in self.endpoints
+        }
         self._rotation = Rotation(self.endpoints)
+        self._early_rotation = Rotation(self.endpoints)
 
     def infer(self, bundle: ModelBundle, volume: Volume) -> Prediction:
         """Run the bundle's model on a volume that lies in the manifest's axes, within the deadline of the settings.
@@ -43,7 +55,12 @@ class InferenceClient:
         """
         request_id = str(uuid.uuid4())
         started = time.monotonic()
-        answer = self._infer_anywhere(bundle, volume, request_id)
+        early = self.early.claim(key_of(bundle.manifest, volume))
+        try:
+            answer = self._infer_anywhere(bundle, volume, request_id, early)
+        finally:
+            if early is not None:
+                early.abandon()
         seconds = time.monotonic() - started
         verified = verified_by(answer.response, bundle)
         check_version(answer.response, bundle)
@@ -74,6 +91,32 @@ class InferenceClient:
                 continue
             return self._transports[endpoint].room(byte_size)
         return None
+
+    def begin_early(self, key: UploadKey, plan: SlotPlan, models: Collection[Model]) -> str:
+        """Begin to send a volume whose slices still arrive to the next endpoint that has a region for it.
+
+        Args:
+            key: what it will be.
+            plan: what its slices are.
+            models: those that may ask for it.
+
+        Returns:
+            "" where it has begun, else why not; "mapped" where memory is shared and there is nothing to gain.
+        """
+        reason = "no endpoint offers regions now"
+        for endpoint in self._early_rotation.candidates():
+            if endpoint.is_left_out:
+                continue
+            try:
+                upload = self._transports[endpoint].begin_early(plan)
+            except (LeaseRefused, EarlyUploadLost) as error:
+                reason = str(error)
+            else:
+                if upload is not None:
+                    self.early.add(key, upload, models)
+                    return ""
+                reason = "mapped"
+        return reason
 
     def wait_ready(self, model_name: str, version: str, timeout_s: float) -> None:
         """Return when the model answers; InferenceUnavailable after `timeout_s`, InferenceRejected if it is unknown."""
@@ -117,14 +160,21 @@ class InferenceClient:
             raise failures[0]
         return False
 
-    def _infer_anywhere(self, bundle: ModelBundle, volume: Volume, request_id: str) -> Answer:
-        """Ask the endpoints in turn until one takes the request; one that breaks over it ends the turn."""
+    def _infer_anywhere(
+        self, bundle: ModelBundle, volume: Volume, request_id: str, early: EarlyUpload | None
+    ) -> Answer:
+        """Ask the endpoints in turn until one takes the request; one that breaks over it ends the turn.
+
+        The one that was sent the volume's slices early comes first.
+        """
         failures: list[str] = []
+        holder = early.endpoint if early is not None else None
         holders = (endpoint for endpoint in self.endpoints if self._transports[endpoint].holds(volume.voxels))
-        for endpoint in self._rotation.candidates(next(holders, None)):
+        for endpoint in self._rotation.candidates(holder or next(holders, None)):
             try:
                 self._look_whether_it_is_there(endpoint)
-                answer = self._transports[endpoint].ask(bundle, volume, request_id)
+                sent = early if endpoint is holder else None
+                answer = self._transports[endpoint].ask(bundle, volume, request_id, sent)
             except InferenceBroken as error:
                 endpoint.leave_out(str(error))
                 raise

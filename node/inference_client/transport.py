@@ -14,6 +14,8 @@ from node.domain.volume import Volume
 from node.errors import InferenceRejected, InferenceUnavailable
 from node.inference_client.answers import Answer, Placed
 from node.inference_client.channel import MIB
+from node.inference_client.early_upload import EarlyUpload, SlotPlan, open_upload
+from node.inference_client.early_volume import completed
 from node.inference_client.endpoints import HEALTH_TIMEOUT_S, Endpoint
 from node.inference_client.lease import LeaseRefused
 from node.inference_client.region_pool import LeasedRegion, RegionPool
@@ -36,13 +38,15 @@ _ATTEMPTS = 2
 class Transport:
     """The way to one endpoint; safe to share between threads."""
 
-    def __init__(self, endpoint: Endpoint, settings: InferenceSettings) -> None:
-        """Lease nothing yet."""
-        self._endpoint, self._settings = endpoint, settings
+    def __init__(
+        self, endpoint: Endpoint, settings: InferenceSettings, give_way: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Lease nothing yet. `give_way` frees a region that is held ahead of its request; False where there is none."""
+        self._endpoint, self._settings, self._give_way = endpoint, settings, give_way
         self._pool = RegionPool(endpoint.regions, endpoint.address, maps=settings.regions == "auto")
 
-    def ask(self, bundle: ModelBundle, volume: Volume, request_id: str) -> Answer:
-        """Ask the model about a volume that lies in the manifest's axes.
+    def ask(self, bundle: ModelBundle, volume: Volume, request_id: str, early: EarlyUpload | None = None) -> Answer:
+        """Ask the model about a volume that lies in the manifest's axes; `early` may hold slices of it already.
 
         Raises:
             InferenceError: as `InferenceClient.infer`.
@@ -50,6 +54,10 @@ class Transport:
         refusal = None
         if self._is_for_region(bundle.manifest, volume):
             try:
+                if early is not None:
+                    answer = self._by_early_region(early, bundle.manifest, volume, request_id)
+                    if answer is not None:
+                        return answer
                 return self._by_region(bundle.manifest, volume, request_id)
             except LeaseRefused as error:
                 refusal = error
@@ -72,6 +80,15 @@ class Transport:
     def holds(self, voxels: NDArray[Any]) -> bool:
         """Tell whether the voxels lie at the beginning of a mapped region of this endpoint."""
         return self._pool.region_under(voxels) is not None
+
+    def begin_early(self, plan: SlotPlan) -> EarlyUpload | None:
+        """Begin to upload a volume whose slices still arrive; None where this endpoint's regions are mapped, or none.
+
+        Raises:
+            LeaseRefused: the service has no region for it now, or is away.
+            EarlyUploadLost: this client is closed.
+        """
+        return open_upload(self._endpoint, self._pool, plan) if self._pool.is_offered else None
 
     def close(self) -> None:
         """End the lease; arrays of earlier answers stay valid."""
@@ -111,8 +128,32 @@ class Transport:
         region = self._pool.region_under(volume.voxels)
         if region is not None and lie_as_sent(manifest, volume):
             return region, None
-        region = self._pool.take(_image_bytes(manifest, volume))
+        region = self._taken(_image_bytes(manifest, volume))
         return region, region.room
+
+    def _by_early_region(
+        self, early: EarlyUpload, manifest: ModelManifest, volume: Volume, request_id: str
+    ) -> Answer | None:
+        """Ask about what was sent while the series arrived; None where that does not prove to be the volume."""
+        region = completed(early, manifest, volume, timeout_s=self._settings.deadline_s)
+        if region is None:
+            return None
+        try:
+            return self._uploaded(region, manifest, volume, request_id, is_filled=True)
+        except InferenceRejected as error:
+            if not _is_not_found(error) or not self._has_model(manifest):
+                raise
+            region.lease.close()
+            return None
+
+    def _taken(self, byte_size: int) -> LeasedRegion:
+        """Take a region; what is held ahead of its request gives way where there is no room."""
+        while True:
+            try:
+                return self._pool.take(byte_size)
+            except LeaseRefused as refusal:
+                if refusal.code is not grpc.StatusCode.RESOURCE_EXHAUSTED or not self._give_way():
+                    raise
 
     def _mapped(
         self,
@@ -142,14 +183,17 @@ class Transport:
             self._pool.give_back(region)
         return answer
 
-    def _uploaded(self, region: LeasedRegion, manifest: ModelManifest, volume: Volume, request_id: str) -> Answer:
+    def _uploaded(
+        self, region: LeasedRegion, manifest: ModelManifest, volume: Volume, request_id: str, *, is_filled: bool = False
+    ) -> Answer:
         sizes = _output_bytes(manifest, volume)
         deadline_s = self._settings.deadline_s
 
         def ask(result: LeasedRegion | None) -> Answer:
             places = _places(result, sizes)
             voxels = stored_voxels(manifest, volume)
-            upload(self._endpoint, self._endpoint.regions, region.name, voxels, timeout_s=deadline_s)
+            if not is_filled:
+                upload(self._endpoint, self._endpoint.regions, region.name, voxels, timeout_s=deadline_s)
             image = Region(region.name, 0, voxels.nbytes)
             response = self._infer(build_request(manifest, volume, request_id, image, places))
             if result is None:
@@ -173,7 +217,7 @@ class Transport:
         """Ask with a region for the outputs; both are given up where that fails: the service may still use them."""
         with ExitStack() as given_up:
             given_up.callback(self._pool.discard, region)
-            result = self._pool.take(_reserved(sizes)) if sizes else None
+            result = self._taken(_reserved(sizes)) if sizes else None
             if result is not None:
                 given_up.callback(self._pool.discard, result)
             answer = ask(result)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from node.domain.derived import DERIVED_MODALITIES, is_derived_class
+from node.domain.geometry import Geometry
 from node.domain.instances import ImageHeader
-from node.domain.orientation import reorientation_of, require_turnable
-from node.domain.slice_order import Stack, stack_of
+from node.domain.orientation import Reorientation, reorientation_of, require_turnable
+from node.domain.slice_order import Stack, plane_of, stack_of
 from node.domain.units import unit_of
 from node.errors import Refusal
 from protos.model_manifest import AcceptedInput, Range
@@ -31,7 +32,7 @@ def kind_reason(accepts: AcceptedInput, headers: Headers) -> str:
 
 def content_reasons(accepts: AcceptedInput, headers: Headers) -> list[str]:
     """Say everything in the description of the images that the model does not take."""
-    answers = (rule(accepts, headers) for rule in _CONTENT_RULES)
+    answers = (rule(accepts, headers) for rule in (*_DESCRIPTION_RULES, _slices))
     return [answer for answer in answers if answer]
 
 
@@ -49,17 +50,30 @@ def geometry_reasons(accepts: AcceptedInput, headers: Headers) -> tuple[Stack | 
         )
     except Refusal as refusal:
         return None, [str(refusal)]
-    slice_mm, row_mm, column_mm = stack.geometry.spacing
-    _, rows, columns = stack.geometry.shape
-    answers = (
-        _outside("slice spacing", slice_mm, accepts.slice_spacing_mm, " mm"),
-        _outside("pixel spacing between rows", row_mm, accepts.pixel_spacing_mm, " mm"),
-        _outside("pixel spacing between columns", column_mm, accepts.pixel_spacing_mm, " mm"),
-        _outside("number of rows", rows, accepts.rows),
-        _outside("number of columns", columns, accepts.columns),
-        _unit(accepts, stack.headers),
-    )
-    return stack, [answer for answer in answers if answer]
+    slice_mm = stack.geometry.spacing[0]
+    reasons = [_outside("slice spacing", slice_mm, accepts.slice_spacing_mm, " mm")]
+    reasons += _grid_reasons(accepts, stack.geometry, stack.headers)
+    return stack, [reason for reason in reasons if reason]
+
+
+def image_reasons(accepts: AcceptedInput, header: ImageHeader) -> tuple[Reorientation | None, list[str]]:
+    """Judge one image of a series that still arrives, by every rule that one image can break.
+
+    Returns the way to the model's axes that a series of such images will take (None where its planes do not say it),
+    and everything that speaks against the series whatever else comes. Silent: the number of slices and their spacing.
+    """
+    wrong_kind = kind_reason(accepts, [header])
+    if wrong_kind:
+        return None, [wrong_kind]
+    reasons = [rule(accepts, [header]) for rule in _DESCRIPTION_RULES]
+    try:
+        plane = plane_of(header)
+        way = reorientation_of(plane, accepts.axes)
+        require_turnable(way, accepts.max_oblique_deg, uniform_rescale=True)
+    except Refusal as refusal:
+        return None, [*(reason for reason in reasons if reason), str(refusal)]
+    reasons += _grid_reasons(accepts, plane, [header])
+    return way, [reason for reason in reasons if reason]
 
 
 def unchecked(accepts: AcceptedInput, headers: Headers) -> list[str]:
@@ -135,6 +149,18 @@ def _slices(accepts: AcceptedInput, headers: Headers) -> str:
     return _outside("number of slices", len(headers), accepts.slices)
 
 
+def _grid_reasons(accepts: AcceptedInput, geometry: Geometry, headers: Headers) -> list[str]:
+    _, row_mm, column_mm = geometry.spacing
+    _, rows, columns = geometry.shape
+    return [
+        _outside("pixel spacing between rows", row_mm, accepts.pixel_spacing_mm, " mm"),
+        _outside("pixel spacing between columns", column_mm, accepts.pixel_spacing_mm, " mm"),
+        _outside("number of rows", rows, accepts.rows),
+        _outside("number of columns", columns, accepts.columns),
+        _unit(accepts, headers),
+    ]
+
+
 def _unit(accepts: AcceptedInput, headers: Headers) -> str:
     unit = unit_of(headers[0])
     if accepts.unit is None or accepts.unit.value == unit:
@@ -142,12 +168,11 @@ def _unit(accepts: AcceptedInput, headers: Headers) -> str:
     return f"its values are in {unit}; the model takes {accepts.unit.value} ({accepts.unit.meaning})"
 
 
-_CONTENT_RULES: Final[tuple[Callable[[AcceptedInput, Headers], str], ...]] = (
+_DESCRIPTION_RULES: Final[tuple[Callable[[AcceptedInput, Headers], str], ...]] = (
     _image_type,
     _body_part,
     _age,
     _sex,
-    _slices,
 )
 
 

@@ -136,6 +136,8 @@ def assert_same(header: ImageHeader, data_set: Dataset, path: Path) -> None:
         assert getattr(header, name) == (default if value is None else value), (path, keyword)
     for name, keyword in SAME_NUMBERS.items():
         assert getattr(header, name) == numbers_of(data_set, keyword), (path, keyword)
+    counts = [number_of(data_set, keyword) for keyword in COUNTS]
+    assert header.stated_images == max((count for count in counts if count is not None), default=None), path
     assert header.patient_key == patient_key_of(data_set), path
     assert header.sop.sop_class_uid == text_of(data_set, "SOPClassUID"), path
     assert header.sop.sop_instance_uid == text_of(data_set, "SOPInstanceUID"), path
@@ -159,6 +161,7 @@ SAME_TEXT = {
 }
 SAME_NUMBER: dict[str, tuple[str, float | None]] = {
     "instance_number": ("InstanceNumber", None),
+    "temporal_positions": ("NumberOfTemporalPositions", None),
     "number_of_frames": ("NumberOfFrames", 1),
     "rows": ("Rows", 0),
     "columns": ("Columns", 0),
@@ -170,6 +173,7 @@ SAME_NUMBER: dict[str, tuple[str, float | None]] = {
     "rescale_slope": ("RescaleSlope", 1.0),
     "rescale_intercept": ("RescaleIntercept", 0.0),
 }
+COUNTS = ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition", "NumberOfSlices")
 SAME_NUMBERS = {
     "pixel_spacing": "PixelSpacing",
     "position": "ImagePositionPatient",
@@ -210,7 +214,7 @@ def test_headers_say_what_pydicom_says_in_shared_data(name: str, shared_data: Ca
 
 
 def test_every_attribute_of_the_header_is_compared() -> None:
-    compared = {*SAME_TEXT, *SAME_NUMBER, *SAME_NUMBERS, "sop", "has_modality_lut"}
+    compared = {*SAME_TEXT, *SAME_NUMBER, *SAME_NUMBERS, "sop", "has_modality_lut", "stated_images"}
     elsewhere = {
         "path",
         "patient_key",

@@ -1,0 +1,1 @@
+"""Slices on their way to the service while their study still arrives."""
