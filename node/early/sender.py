@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -78,7 +79,7 @@ class EarlySender:
     def __init__(self, client: InferenceClient, bundles: Collection[ModelBundle], terms: EarlyTerms) -> None:
         """Keep the parts; nothing runs before `start`."""
         self._client, self._bundles, self._terms = client, bundles, terms
-        self._records: queue.Queue[ReceivedInstance] = queue.Queue(RECORDS_MOST)
+        self._records: queue.Queue[ReceivedInstance | None] = queue.Queue(RECORDS_MOST)
         self._series: OrderedDict[tuple[str, str], _Series] = OrderedDict()
         self._rests_until = self._looks_at = 0.0
         self._stopping = threading.Event()
@@ -100,9 +101,16 @@ class EarlySender:
     def stop(self) -> None:
         """Give up what is under way and end the thread; nothing is lost but time."""
         self._stopping.set()
+        with suppress(queue.Full):
+            self._records.put_nowait(None)  # wakes the thread
         self._client.early.close()
         if self._thread.ident is not None:
             self._thread.join()
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether everything noted has been looked at."""
+        return self._records.unfinished_tasks == 0
 
     @property
     def _rests(self) -> bool:
@@ -117,7 +125,9 @@ class EarlySender:
                 except queue.Empty:
                     self._look()
                     continue
-                self._take(instance)
+                if instance is not None:
+                    self._take(instance)
+                self._records.task_done()
                 self._look()
         finally:
             self._client.early.close()

@@ -14,7 +14,7 @@ from node.domain.volume import Volume
 from node.errors import InferenceBroken, InferenceRejected, InferenceUnavailable
 from node.inference_client.answers import Answer, check_version, read_outputs, verified_by
 from node.inference_client.early_upload import EarlyUpload, EarlyUploadLost, SlotPlan
-from node.inference_client.early_uploads import EarlyUploads, Model, UploadKey
+from node.inference_client.early_uploads import EarlyUploads, Model, UploadKey, note_drop
 from node.inference_client.early_volume import key_of
 from node.inference_client.endpoints import HEALTH_TIMEOUT_S, Endpoint, Rotation, ServiceHealth
 from node.inference_client.lease import LeaseRefused
@@ -55,12 +55,13 @@ class InferenceClient:
         """
         request_id = str(uuid.uuid4())
         started = time.monotonic()
-        early = self.early.claim(key_of(bundle.manifest, volume))
+        key = key_of(bundle.manifest, volume)
+        early = self.early.claim(key)
         try:
             answer = self._infer_anywhere(bundle, volume, request_id, early)
         finally:
-            if early is not None:
-                early.abandon()
+            if early is not None and early.abandon():
+                note_drop(key, early, "the volume went another way")
         seconds = time.monotonic() - started
         verified = verified_by(answer.response, bundle)
         check_version(answer.response, bundle)

@@ -115,19 +115,23 @@ class EarlyUpload:
         self._is_settled = True
         return self._region, len(missing) * self.plan.slot_bytes
 
-    def abandon(self) -> None:
-        """Give the region up, so that its memory is free on return where the service answers; harmless twice."""
+    def abandon(self) -> bool:
+        """Give the region up, so that its memory is free on return where the service answers.
+
+        Returns False, and does nothing, where `complete` handed it over or it was given up before.
+        """
         self._stream.cut()
         with self._turn:
             self._is_closed = True
             if self._is_settled:
-                return
+                return False
             self._is_settled = True
         # The service charges a region until its upload has ended, so that comes first.
         with suppress(grpc.RpcError, grpc.FutureTimeoutError, grpc.FutureCancelledError):
             self._call.result(timeout=_GIVE_UP_S)
         self._call.cancel()
         self._pool.discard(self._region)
+        return True
 
     def _send(self, sop_instance_uid: str, pixels: NDArray[Any]) -> None:
         if self._is_closed:
