@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from inference.call import Call
 from inference.error_interceptor import ErrorInterceptor
+from inference.errors import Busy
 from inference.regions.leased import LeasedRegions, RegionLimits
 from inference.regions.servicer import TensorRegionsServicer
 from inference.servicer_parts import caller
@@ -52,6 +53,9 @@ class Ledger:
     """What the line does to a chunk."""
     gate: threading.Event = field(default_factory=threading.Event)
     """While it is clear, uploads are not read."""
+
+    is_full: bool = False
+    """Requests are refused for want of room."""
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -88,6 +92,8 @@ class _Comparison(GRPCInferenceServiceServicer):
         self, request: messages.ModelInferRequest, context: grpc.ServicerContext
     ) -> messages.ModelInferResponse:
         call = caller(context)
+        if self._ledger.is_full:
+            raise Busy("no memory for it now")
         image = self._image(request, call)
         self._ledger.images.append(image)
         marked = np.where(image > BRIGHT, np.uint8(255), np.uint8(0))

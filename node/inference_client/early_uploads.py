@@ -68,7 +68,8 @@ class EarlyUploads:
         return True
 
     def add(self, key: UploadKey, upload: EarlyUpload, models: Collection[Model]) -> None:
-        """Hold an upload that has begun."""
+        """Hold an upload that has begun; an earlier one of the same volume is given up."""
+        self.drop(key, "it was begun again")
         with self._lock:
             self._places[key] = _Place(upload, set(models), self._clock())
         _log.info(

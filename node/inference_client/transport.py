@@ -11,7 +11,7 @@ import structlog
 from numpy.typing import NDArray
 
 from node.domain.volume import Volume
-from node.errors import InferenceRejected, InferenceUnavailable
+from node.errors import InferenceError, InferenceRejected, InferenceUnavailable
 from node.inference_client.answers import Answer, Placed
 from node.inference_client.channel import MIB
 from node.inference_client.early_upload import EarlyUpload, SlotPlan, open_upload
@@ -233,9 +233,14 @@ class Transport:
         return bool(answer.ready)
 
     def _infer(self, request: ModelInferRequest) -> ModelInferResponse:
-        response: ModelInferResponse = self._endpoint.call(
-            self._endpoint.stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
-        )
+        try:
+            response: ModelInferResponse = self._endpoint.call(
+                self._endpoint.stub.ModelInfer, request, timeout_s=self._settings.deadline_s, at_work=True
+            )
+        except InferenceUnavailable as error:
+            if _status(error) is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self._give_way()  # it may be memory that is missing; the request comes again
+            raise
         return response
 
     def _note(self, refusal: LeaseRefused) -> None:
@@ -290,5 +295,9 @@ def _places(result: LeasedRegion | None, sizes: dict[str, int]) -> dict[str, Reg
 
 
 def _is_not_found(error: InferenceRejected) -> bool:
+    return _status(error) is grpc.StatusCode.NOT_FOUND
+
+
+def _status(error: InferenceError) -> grpc.StatusCode | None:
     cause = error.__cause__
-    return isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.NOT_FOUND
+    return cause.code() if isinstance(cause, grpc.RpcError) else None

@@ -19,6 +19,7 @@ from inference.regions.leased import RegionLimits
 from node.domain.instances import ImageHeader, ReceivedInstance
 from node.early import sender as sender_module
 from node.early.sender import EarlySender, EarlyTerms
+from node.errors import InferenceUnavailable
 from node.imaging.headers import read_header
 from node.inference_client import early_upload as early_upload_module
 from node.inference_client import region_pool
@@ -406,6 +407,17 @@ def test_a_series_longer_than_the_room_is_sent_whole(tmp_path: Path) -> None:
         assert early.is_clean()
 
 
+def test_images_beyond_those_that_wait_for_the_beginning_are_sent_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender_module, "WAITING_MOST", 3)
+    with early_node(tmp_path, terms=replace(TERMS, least_bytes=5 * SLICE_BYTES)) as early:
+        paths = series(tmp_path / "series", 8)
+        early.arrive(paths)
+        assert_same_as_without(early, early.read(paths), paths)
+        assert [item["bytes_late"] for item in early.named("volume_uploaded_early")] == [3 * SLICE_BYTES]
+
+
 def test_a_header_that_states_more_images_gets_more_room(tmp_path: Path) -> None:
     with early_node(tmp_path, terms=replace(TERMS, slices=5)) as early:
         paths = series(tmp_path / "series", 8, attributes={"ImagesInAcquisition": 8})
@@ -434,6 +446,18 @@ def test_a_region_held_early_gives_way_to_a_volume_that_is_whole(tmp_path: Path)
         assert_same_as_without(early, reading, whole)
         assert_same_as_without(early, early.read(waiting), waiting)
         assert early.is_clean()
+
+
+def test_a_service_that_refuses_a_request_for_want_of_room_gets_it(tmp_path: Path) -> None:
+    with early_node(tmp_path) as early:
+        waiting, whole = (series(tmp_path / f"series{seed}", 6, seed=seed) for seed in (1, 2))
+        early.arrive(waiting)
+        early.service.ledger.is_full = True
+        with pytest.raises(InferenceUnavailable):
+            early.read(whole)
+        assert early.is_clean()
+        early.service.ledger.is_full = False
+        assert_same_as_without(early, early.read(whole), whole)
 
 
 def test_what_no_model_took_is_given_up_when_the_last_has_judged(tmp_path: Path) -> None:
