@@ -4,7 +4,7 @@
 (79 MB) from a model that only converts them, and prints the medians of rounds in which the ways take turns:
 
 * memcpy: both arrays copied once, each into memory that is used again;
-* built in place: the voxels are written to a mapped region, as the node builds its volumes; the answer is read there;
+* built in place: the voxels are written to a mapped region by two threads, as the node builds its volumes;
 * mapped: the voxels lie elsewhere and are copied into a mapped region;
 * upload: by regions that cannot be mapped (another host);
 * messages: in ModelInfer alone;
@@ -25,6 +25,7 @@ from bench.identity_model import IDENTITY, write_identity_bundle
 from bench.raw_socket import raw_peer, there_and_back
 from bench.serving_peers import Service, service, volume_of
 from node.inference_client.client import InferenceClient
+from node.inference_client.requests import copy_slices
 from node.settings import InferenceSettings
 from protos.model_manifest import ModelBundle, open_bundle
 from protos.open_inference_pb2 import ModelStatisticsRequest
@@ -59,7 +60,7 @@ def _in_place(client: InferenceClient, bundle: ModelBundle, voxels: np.ndarray) 
         room = client.room(voxels.nbytes)
         assert room is not None, "the service's regions cannot be mapped here"
         place = np.frombuffer(room, voxels.dtype).reshape(voxels.shape)
-        np.copyto(place, voxels)
+        copy_slices(place, voxels)
         return client.infer(bundle, volume_of(place)).outputs["mask"]
 
     return go

@@ -48,7 +48,7 @@ class StoredValues:
         if self.is_shifted:
             np.bitwise_xor(self.source.view(np.uint16), np.uint16(UINT16_SHIFT), out=target.view(np.uint16))
         else:
-            _copy(target, self.source)
+            copy_slices(target, self.source)
         return StoredValues(target, self.dtype, self.intercept, self.padding)
 
 
@@ -115,7 +115,7 @@ def _checked_input(manifest: ModelManifest, tensor: Tensor, volume: Volume, stor
     return array
 
 
-def _copy(target: NDArray[Any], source: NDArray[Any]) -> None:
+def copy_slices(target: NDArray[Any], source: NDArray[Any]) -> None:
     """Copy slices [slice, ...]; large ones on two threads, since one does not fill the memory's bandwidth."""
     if target.nbytes < _TWO_THREADS_FROM_BYTES:
         np.copyto(target, source)
