@@ -35,5 +35,13 @@ def coarse_positions(count: Any, spacing: Any, target: float) -> tuple[Any, Any]
 
 
 def resampled(slices: Any, rows: Any, columns: Any) -> Any:
-    """Apply a matrix along rows and one along columns of FP32 [slice, row, column]."""
-    return tf.matmul(rows, tf.matmul(slices, columns, transpose_b=True))
+    """Apply a matrix along rows and one along columns of FP32 [..., row, column].
+
+    All leading axes become one: TensorFlow's oneDNN kernel writes beyond its memory where [n, 1, row, column] meets a
+    matrix, and the process dies of it (seen with 2.21 on CPU).
+    """
+    there = tf.shape(slices)
+    sheets = tf.reshape(slices, tf.concat((tf.reduce_prod(there[:-2])[None], there[-2:]), 0))
+    made = tf.matmul(rows, tf.matmul(sheets, columns, transpose_b=True))
+    wanted = tf.reshape(made, tf.concat((there[:-2], tf.shape(made)[-2:]), 0))
+    return tf.ensure_shape(wanted, (*slices.shape[:-2], rows.shape[0], columns.shape[0]))

@@ -24,6 +24,21 @@ def test_a_tent_as_wide_as_the_spacing_is_linear_interpolation() -> None:
     np.testing.assert_allclose(resampled(image, rows, columns).numpy(), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("leading", [(5,), (6, 1), (2, 3), (0, 1)])
+def test_leading_axes_are_resampled_one_by_one_and_nothing_is_written_beyond(leading: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(1)
+    image, rows, columns = (
+        rng.normal(size=size).astype(np.float32) for size in ((*leading, 32, 21), (20, 32), (17, 21))
+    )
+    run = tf.function(resampled, autograph=False)
+    expected = rows @ image @ columns.T
+    # Memory written beyond its end shows after some runs: wrong values, or the end of the process.
+    for _ in range(200):
+        answer = run(image, rows, columns)
+        np.testing.assert_allclose(answer, expected, atol=1e-4)
+    assert answer.shape == (*leading, 20, 17)
+
+
 def test_positions_beyond_the_samples_take_the_outermost_one() -> None:
     matrix = tent_matrix(tf.constant([-5.0, 99.0]), pixel_positions(4, 1.0), 1.0).numpy()
     np.testing.assert_allclose(matrix, [[1, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
