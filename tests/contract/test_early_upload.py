@@ -66,7 +66,7 @@ class Early:
 
     def is_clean(self) -> bool:
         counts = self.service.leased.counts()
-        return counts.regions == counts.bytes == 0
+        return self.client.early.is_empty and counts.regions == counts.bytes == 0
 
 
 def received(path: Path) -> ReceivedInstance:
