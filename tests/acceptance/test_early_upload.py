@@ -11,7 +11,7 @@ import pytest
 from node.testing.modality import FileReport, Modality
 from node.testing.pacs import StandInPacs
 from node.testing.phantom import PhantomTruth, write_phantom
-from tests.inference_service import RunningService
+from tests.inference_service import RunningService, end_process, running_service
 from tests.node_process import NodeProcess
 from tests.waiting import wait_until
 
@@ -76,6 +76,47 @@ def test_slices_travel_while_the_association_is_open_and_the_result_is_the_same(
         assert not [line for line in plain.log().splitlines() if "early" in line]
         np.testing.assert_array_equal(early, segments(other))
     assert early.any()
+
+
+def test_a_late_slice_after_the_result_makes_the_next_one_whole(
+    bright_node: NodeProcess, study: PhantomTruth, tmp_path: Path
+) -> None:
+    """The study comes over three associations, its last slice after the first result was delivered."""
+    bright_node.changes = UPLOADING
+    most = tmp_path / "most"
+    most.mkdir()
+    for path in study.files[:-1]:  # in slice order: the rest is an even stack
+        (most / path.name).symlink_to(path)
+    with bright_node:
+        Modality("HILUM", "127.0.0.1", bright_node.port, associations=3).send(most)
+        assert bright_node.wait_for_end(1) == {study.study_uid: "DONE"}
+        Modality("HILUM", "127.0.0.1", bright_node.port).send(study.files[-1])
+        wait_until(lambda: len(generations(bright_node, study)) == 2, what="the second generation")
+        assert bright_node.wait_for_end(1) == {study.study_uid: "DONE"}
+        runs = bright_node.history(study.study_uid)
+    assert generations(bright_node, study) == [SLICES - 1, SLICES]
+    assert runs is not None
+    assert {run.state for run in runs.runs} == {"EVIDENCE"}
+    used = events(bright_node, "volume_uploaded_early")
+    assert [(item["count"], item["bytes_late"]) for item in used] == [(SLICES - 1, 0)]
+
+
+def generations(node: NodeProcess, study: PhantomTruth) -> list[int]:
+    history = node.history(study.study_uid)
+    return [] if history is None else [item.instances for item in history.generations]
+
+
+def test_slices_that_wait_at_a_service_do_not_hold_its_end(
+    tmp_path: Path, bright_models: Path, study: PhantomTruth
+) -> None:
+    with running_service(bright_models, "--grace-s", "100") as own:
+        node = NodeProcess(tmp_path / "node", own.tcp, models=bright_models)
+        node.changes = UPLOADING | {"completion": {"settle_s": 300.0, "hanging_s": 300.0}}
+        with node:
+            Modality("HILUM", "127.0.0.1", node.port).send(study.files[0].parent)
+            wait_until(lambda: events(node, "slice_sent_early")[SLICES - 1 :], what="all slices")
+            assert end_process(own.process, timeout_s=60) == 0
+            wait_until(lambda: events(node, "early_upload_dropped"), what="the node to give them up")
 
 
 def test_a_node_killed_while_a_series_arrives_goes_on_with_what_is_on_disk(
