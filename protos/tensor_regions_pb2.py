@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/tensor_regions.proto\x12\x0fhilum.inference\"\x9c\x02\n\x0cLeaseRequest\x12\x36\n\x06\x63reate\x18\x01 \x01(\x0b\x32$.hilum.inference.LeaseRequest.CreateH\x00\x12\x34\n\x05renew\x18\x02 \x01(\x0b\x32#.hilum.inference.LeaseRequest.RenewH\x00\x12\x38\n\x07release\x18\x03 \x01(\x0b\x32%.hilum.inference.LeaseRequest.ReleaseH\x00\x1a*\n\x06\x43reate\x12\x11\n\tbyte_size\x18\x01 \x01(\x04\x12\r\n\x05local\x18\x02 \x01(\x08\x1a\x15\n\x05Renew\x12\x0c\n\x04name\x18\x01 \x01(\t\x1a\x17\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\tB\x08\n\x06\x61\x63tion\"\xab\x01\n\rLeaseResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tbyte_size\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x17\n\x0f\x65xpires_after_s\x18\x06 \x01(\r\x12\x12\n\nerror_code\x18\x07 \x01(\r\x12\x19\n\x11not_local_because\x18\x08 \x01(\t\"\xa2\x01\n\rUploadRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32$.hilum.inference.UploadRequest.Start\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x63hunk\x18\x04 \x01(\x0c\x1a/\n\x05Start\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x16\n\x0eslot_byte_size\x18\x02 \x01(\x04\"2\n\x0eUploadResponse\x12\r\n\x05slots\x18\x01 \x01(\r\x12\x11\n\tbyte_size\x18\x02 \x01(\x04\"s\n\rCommitRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x13\n\x0bpermutation\x18\x04 \x03(\r\x12\x12\n\x05\x63rc32\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_crc32\"\x10\n\x0e\x43ommitResponse\"W\n\x0f\x44ownloadRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x11\n\tbyte_size\x18\x03 \x01(\x04\x12\x11\n\tencodings\x18\x04 \x03(\t\"S\n\rDownloadChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x65ncoding\x18\x02 \x01(\t\x12\r\n\x05\x63hunk\x18\x03 \x01(\x0c\x12\x11\n\tbyte_size\x18\x04 \x01(\r2\xcb\x02\n\rTensorRegions\x12L\n\x05Lease\x12\x1d.hilum.inference.LeaseRequest\x1a\x1e.hilum.inference.LeaseResponse\"\x00(\x01\x30\x01\x12M\n\x06Upload\x12\x1e.hilum.inference.UploadRequest\x1a\x1f.hilum.inference.UploadResponse\"\x00(\x01\x12K\n\x06\x43ommit\x12\x1e.hilum.inference.CommitRequest\x1a\x1f.hilum.inference.CommitResponse\"\x00\x12P\n\x08\x44ownload\x12 .hilum.inference.DownloadRequest\x1a\x1e.hilum.inference.DownloadChunk\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprotos/tensor_regions.proto\x12\x0fhilum.inference\"\x9c\x02\n\x0cLeaseRequest\x12\x36\n\x06\x63reate\x18\x01 \x01(\x0b\x32$.hilum.inference.LeaseRequest.CreateH\x00\x12\x34\n\x05renew\x18\x02 \x01(\x0b\x32#.hilum.inference.LeaseRequest.RenewH\x00\x12\x38\n\x07release\x18\x03 \x01(\x0b\x32%.hilum.inference.LeaseRequest.ReleaseH\x00\x1a*\n\x06\x43reate\x12\x11\n\tbyte_size\x18\x01 \x01(\x04\x12\r\n\x05local\x18\x02 \x01(\x08\x1a\x15\n\x05Renew\x12\x0c\n\x04name\x18\x01 \x01(\t\x1a\x17\n\x07Release\x12\x0c\n\x04name\x18\x01 \x01(\tB\x08\n\x06\x61\x63tion\"\xc4\x01\n\rLeaseResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\tbyte_size\x18\x03 \x01(\x04\x12\x0b\n\x03key\x18\x04 \x01(\t\x12\r\n\x05proof\x18\x05 \x01(\x0c\x12\x17\n\x0f\x65xpires_after_s\x18\x06 \x01(\r\x12\x12\n\nerror_code\x18\x07 \x01(\r\x12\x19\n\x11not_local_because\x18\x08 \x01(\t\x12\x17\n\x0f\x63hunk_byte_size\x18\t \x01(\r\"\xb7\x01\n\rUploadRequest\x12\x33\n\x05start\x18\x01 \x01(\x0b\x32$.hilum.inference.UploadRequest.Start\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\r\n\x05\x63hunk\x18\x04 \x01(\x0c\x12\x13\n\x0bwhole_slots\x18\x05 \x01(\r\x1a/\n\x05Start\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x16\n\x0eslot_byte_size\x18\x02 \x01(\x04\"2\n\x0eUploadResponse\x12\r\n\x05slots\x18\x01 \x01(\r\x12\x11\n\tbyte_size\x18\x02 \x01(\x04\"s\n\rCommitRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x13\n\x0bpermutation\x18\x04 \x03(\r\x12\x12\n\x05\x63rc32\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_crc32\"\x10\n\x0e\x43ommitResponse\"p\n\x0f\x44ownloadRequest\x12\x0e\n\x06region\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x11\n\tbyte_size\x18\x03 \x01(\x04\x12\x11\n\tencodings\x18\x04 \x03(\t\x12\x17\n\x0f\x63hunk_byte_size\x18\x05 \x01(\r\"S\n\rDownloadChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x65ncoding\x18\x02 \x01(\t\x12\r\n\x05\x63hunk\x18\x03 \x01(\x0c\x12\x11\n\tbyte_size\x18\x04 \x01(\r2\xcb\x02\n\rTensorRegions\x12L\n\x05Lease\x12\x1d.hilum.inference.LeaseRequest\x1a\x1e.hilum.inference.LeaseResponse\"\x00(\x01\x30\x01\x12M\n\x06Upload\x12\x1e.hilum.inference.UploadRequest\x1a\x1f.hilum.inference.UploadResponse\"\x00(\x01\x12K\n\x06\x43ommit\x12\x1e.hilum.inference.CommitRequest\x1a\x1f.hilum.inference.CommitResponse\"\x00\x12P\n\x08\x44ownload\x12 .hilum.inference.DownloadRequest\x1a\x1e.hilum.inference.DownloadChunk\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,21 +40,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASEREQUEST_RELEASE']._serialized_start=300
   _globals['_LEASEREQUEST_RELEASE']._serialized_end=323
   _globals['_LEASERESPONSE']._serialized_start=336
-  _globals['_LEASERESPONSE']._serialized_end=507
-  _globals['_UPLOADREQUEST']._serialized_start=510
-  _globals['_UPLOADREQUEST']._serialized_end=672
-  _globals['_UPLOADREQUEST_START']._serialized_start=625
-  _globals['_UPLOADREQUEST_START']._serialized_end=672
-  _globals['_UPLOADRESPONSE']._serialized_start=674
-  _globals['_UPLOADRESPONSE']._serialized_end=724
-  _globals['_COMMITREQUEST']._serialized_start=726
-  _globals['_COMMITREQUEST']._serialized_end=841
-  _globals['_COMMITRESPONSE']._serialized_start=843
-  _globals['_COMMITRESPONSE']._serialized_end=859
-  _globals['_DOWNLOADREQUEST']._serialized_start=861
-  _globals['_DOWNLOADREQUEST']._serialized_end=948
-  _globals['_DOWNLOADCHUNK']._serialized_start=950
-  _globals['_DOWNLOADCHUNK']._serialized_end=1033
-  _globals['_TENSORREGIONS']._serialized_start=1036
-  _globals['_TENSORREGIONS']._serialized_end=1367
+  _globals['_LEASERESPONSE']._serialized_end=532
+  _globals['_UPLOADREQUEST']._serialized_start=535
+  _globals['_UPLOADREQUEST']._serialized_end=718
+  _globals['_UPLOADREQUEST_START']._serialized_start=671
+  _globals['_UPLOADREQUEST_START']._serialized_end=718
+  _globals['_UPLOADRESPONSE']._serialized_start=720
+  _globals['_UPLOADRESPONSE']._serialized_end=770
+  _globals['_COMMITREQUEST']._serialized_start=772
+  _globals['_COMMITREQUEST']._serialized_end=887
+  _globals['_COMMITRESPONSE']._serialized_start=889
+  _globals['_COMMITRESPONSE']._serialized_end=905
+  _globals['_DOWNLOADREQUEST']._serialized_start=907
+  _globals['_DOWNLOADREQUEST']._serialized_end=1019
+  _globals['_DOWNLOADCHUNK']._serialized_start=1021
+  _globals['_DOWNLOADCHUNK']._serialized_end=1104
+  _globals['_TENSORREGIONS']._serialized_start=1107
+  _globals['_TENSORREGIONS']._serialized_end=1438
 # @@protoc_insertion_point(module_scope)

@@ -120,6 +120,7 @@ class LeaseResponse(_message.Message):
     EXPIRES_AFTER_S_FIELD_NUMBER: _builtins.int
     ERROR_CODE_FIELD_NUMBER: _builtins.int
     NOT_LOCAL_BECAUSE_FIELD_NUMBER: _builtins.int
+    CHUNK_BYTE_SIZE_FIELD_NUMBER: _builtins.int
     error_message: _builtins.str
     """Empty: done. Else why not; the stream stays open."""
     name: _builtins.str
@@ -138,6 +139,10 @@ class LeaseResponse(_message.Message):
     """gRPC status code of the refusal; 0 where there is none."""
     not_local_because: _builtins.str
     """Why the key is empty although `local` was asked for."""
+    chunk_byte_size: _builtins.int
+    """The most bytes that a chunk of an upload may have; the server then reads UploadRequest.whole_slots too.
+    0: a server from before this field. It takes 1 MiB, of one slot.
+    """
     def __init__(
         self,
         *,
@@ -149,10 +154,11 @@ class LeaseResponse(_message.Message):
         expires_after_s: _builtins.int = ...,
         error_code: _builtins.int = ...,
         not_local_because: _builtins.str = ...,
+        chunk_byte_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_size", b"byte_size", "error_code", b"error_code", "error_message", b"error_message", "expires_after_s", b"expires_after_s", "key", b"key", "name", b"name", "not_local_because", b"not_local_because", "proof", b"proof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_size", b"byte_size", "chunk_byte_size", b"chunk_byte_size", "error_code", b"error_code", "error_message", b"error_message", "expires_after_s", b"expires_after_s", "key", b"key", "name", b"name", "not_local_because", b"not_local_because", "proof", b"proof"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,12 +192,17 @@ class UploadRequest(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    WHOLE_SLOTS_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     """Which slot the bytes belong to, counted in order of arrival."""
     offset: _builtins.int
     """Byte offset within the slot, no further than what was sent of it before: a slot is filled from its beginning."""
     chunk: _builtins.bytes
-    """At most 1 MiB."""
+    """At most LeaseResponse.chunk_byte_size bytes. A sender that writes this field last spares the server two copies."""
+    whole_slots: _builtins.int
+    """How many slots the chunk holds whole, one after the other from `slot` on; `offset` is 0 then.
+    0: the chunk belongs to `slot` alone.
+    """
     @_builtins.property
     def start(self) -> Global___UploadRequest.Start:
         """In the first message alone."""
@@ -203,10 +214,11 @@ class UploadRequest(_message.Message):
         slot: _builtins.int = ...,
         offset: _builtins.int = ...,
         chunk: _builtins.bytes = ...,
+        whole_slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "offset", b"offset", "slot", b"slot", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "offset", b"offset", "slot", b"slot", "start", b"start", "whole_slots", b"whole_slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,12 +309,17 @@ class DownloadRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     BYTE_SIZE_FIELD_NUMBER: _builtins.int
     ENCODINGS_FIELD_NUMBER: _builtins.int
+    CHUNK_BYTE_SIZE_FIELD_NUMBER: _builtins.int
     region: _builtins.str
     offset: _builtins.int
     byte_size: _builtins.int
+    chunk_byte_size: _builtins.int
+    """The most bytes before compression that the client takes in a chunk; 0: 1 MiB. The server may send smaller ones."""
     @_builtins.property
     def encodings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the client can read; the server chooses. Empty: none."""
+        """What the client can read; the server chooses. Empty: none.
+        A chunk is encoded only where that makes it much smaller: a label map is, noise is not.
+        """
 
     def __init__(
         self,
@@ -311,10 +328,11 @@ class DownloadRequest(_message.Message):
         offset: _builtins.int = ...,
         byte_size: _builtins.int = ...,
         encodings: _abc.Iterable[_builtins.str] | None = ...,
+        chunk_byte_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_size", b"byte_size", "encodings", b"encodings", "offset", b"offset", "region", b"region"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_size", b"byte_size", "chunk_byte_size", b"chunk_byte_size", "encodings", b"encodings", "offset", b"offset", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,9 +348,10 @@ class DownloadChunk(_message.Message):
     BYTE_SIZE_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     encoding: _builtins.str
-    """"" = as it is, "deflate" = zlib (RFC 1950)."""
+    """"" = as it is, "lz4" = one LZ4 block without a header, "deflate" = zlib (RFC 1950)."""
     chunk: _builtins.bytes
     byte_size: _builtins.int
+    """Bytes before compression. A client inflates no chunk that states more than it asked for, nor beyond what is stated."""
     def __init__(
         self,
         *,

@@ -82,7 +82,7 @@ class TensorRegionsServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Download(self, request, context):
-        """Read bytes of a region, in chunks of at most 1 MiB before compression.
+        """Read bytes of a region, in chunks; see DownloadRequest.chunk_byte_size.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,7 @@ class TensorRegionsStub:
     Commit: _grpc.UnaryUnaryMultiCallable[_tensor_regions_pb2.CommitRequest, _tensor_regions_pb2.CommitResponse]
     """Say what the uploaded slots are: their order, the tensor's shape and datatype. The region then holds that tensor."""
     Download: _grpc.UnaryStreamMultiCallable[_tensor_regions_pb2.DownloadRequest, _tensor_regions_pb2.DownloadChunk]
-    """Read bytes of a region, in chunks of at most 1 MiB before compression."""
+    """Read bytes of a region, in chunks; see DownloadRequest.chunk_byte_size."""
 
 @_typing.type_check_only
 class TensorRegionsAsyncStub(TensorRegionsStub):
@@ -57,7 +57,7 @@ class TensorRegionsAsyncStub(TensorRegionsStub):
     Commit: _aio.UnaryUnaryMultiCallable[_tensor_regions_pb2.CommitRequest, _tensor_regions_pb2.CommitResponse]  # type: ignore[assignment]
     """Say what the uploaded slots are: their order, the tensor's shape and datatype. The region then holds that tensor."""
     Download: _aio.UnaryStreamMultiCallable[_tensor_regions_pb2.DownloadRequest, _tensor_regions_pb2.DownloadChunk]  # type: ignore[assignment]
-    """Read bytes of a region, in chunks of at most 1 MiB before compression."""
+    """Read bytes of a region, in chunks; see DownloadRequest.chunk_byte_size."""
 
 class TensorRegionsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -92,6 +92,6 @@ class TensorRegionsServicer(metaclass=_abc_1.ABCMeta):
         request: _tensor_regions_pb2.DownloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tensor_regions_pb2.DownloadChunk], _abc.AsyncIterator[_tensor_regions_pb2.DownloadChunk]]:
-        """Read bytes of a region, in chunks of at most 1 MiB before compression."""
+        """Read bytes of a region, in chunks; see DownloadRequest.chunk_byte_size."""
 
 def add_TensorRegionsServicer_to_server(servicer: TensorRegionsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

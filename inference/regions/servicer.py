@@ -2,7 +2,6 @@
 # ruff: noqa: N802 - names are the protocol's
 
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,20 +10,23 @@ import grpc
 
 from inference.error_interceptor import sentence_of
 from inference.errors import Busy, RegionNotReady, RequestCancelled, RequestRefused, ServiceError
+from inference.interception import Handler
+from inference.regions.encoding import encoded
 from inference.regions.leased import LeasedRegion, LeasedRegions, RegionLease
-from inference.regions.upload import CHUNK_MOST, Slots, UploadedTensor
+from inference.regions.upload import Slots, UploadedTensor
 from inference.servicer_parts import caller
 from protos import tensor_regions_pb2 as messages
-from protos.tensor_regions_pb2_grpc import TensorRegionsServicer as TensorRegionsBase
-from protos.tensor_regions_pb2_grpc import add_TensorRegionsServicer_to_server
+from protos.region_wire import CHUNK_MOST, CHUNK_UNSTATED, Framed, read_upload, written
 
-DEFLATE = "deflate"
 TRANSFERS_MOST = 64
 """Uploads and downloads of all clients at once; each holds a thread."""
-_FASTEST = 1
+_CHUNK_LEAST = 4096
+_SERVICE = messages.DESCRIPTOR.services_by_name["TensorRegions"].full_name
+Upload = Framed[messages.UploadRequest]
+Download = Framed[messages.DownloadChunk]
 
 
-class TensorRegionsServicer(TensorRegionsBase):
+class TensorRegionsServicer:
     """Lends regions, fills them, and gives their bytes."""
 
     def __init__(self, leased: LeasedRegions) -> None:
@@ -71,9 +73,7 @@ class TensorRegionsServicer(TensorRegionsBase):
             return messages.LeaseResponse(name=request.release.name)
         raise RequestRefused("action: expected create, renew or release, got none")
 
-    def Upload(
-        self, request_iterator: Iterator[messages.UploadRequest], context: grpc.ServicerContext
-    ) -> messages.UploadResponse:
+    def Upload(self, request_iterator: Iterator[Upload], context: grpc.ServicerContext) -> messages.UploadResponse:
         """Fill slots until the client has sent all; an upload begins anew what an earlier one left.
 
         Raises:
@@ -84,13 +84,14 @@ class TensorRegionsServicer(TensorRegionsBase):
         """
         with self._transfer(), _client_there():
             first = next(request_iterator, None)
-            if first is None or not first.HasField("start"):
+            if first is None or not first.head.HasField("start"):
                 raise RequestRefused("start: expected in the first message, got none")
-            with self._leased.writing(first.start.region, caller(context), context.cancel) as region:
-                slots = Slots(region.memory.view, first.start.slot_byte_size)
+            start = first.head.start
+            with self._leased.writing(start.region, caller(context), context.cancel) as region:
+                slots = Slots(region.memory.view, start.slot_byte_size)
                 region.slots = slots
                 if first.chunk:
-                    slots.put(first.slot, first.offset, first.chunk)
+                    _put(slots, first)
                 _fill(slots, request_iterator)
                 return messages.UploadResponse(slots=slots.count, byte_size=slots.byte_size)
 
@@ -110,22 +111,25 @@ class TensorRegionsServicer(TensorRegionsBase):
             region.slots = None
         return messages.CommitResponse()
 
-    def Download(
-        self, request: messages.DownloadRequest, context: grpc.ServicerContext
-    ) -> Iterator[messages.DownloadChunk]:
-        """Give bytes of a region in chunks, each deflated where the client reads that and it is smaller so.
+    def Download(self, request: messages.DownloadRequest, context: grpc.ServicerContext) -> Iterator[Download]:
+        """Give bytes of a region in chunks, each packed where the client reads that and it pays.
 
         Raises:
             RegionNotFound, RegionNotReady: no such region, or it is under upload.
-            RequestRefused: out of bounds.
+            RequestRefused: out of bounds, or chunks below 4 KiB.
             Busy: too many transfers.
         """
-        deflates = DEFLATE in request.encodings
+        size = min(request.chunk_byte_size or CHUNK_UNSTATED, CHUNK_MOST)
+        if size < _CHUNK_LEAST:
+            raise RequestRefused(f"chunk_byte_size: expected 0 or {_CHUNK_LEAST} and more, got {size}")
         asked = (request.region, request.offset, request.byte_size)
         with self._transfer(), self._leased.reading(*asked, caller(context), context.cancel) as view:
-            for start in range(0, request.byte_size, CHUNK_MOST):
-                part = view[start : start + CHUNK_MOST]
-                yield _chunk(request.offset + start, part, deflates=deflates)
+            for start in range(0, request.byte_size, size):
+                part = view[start : start + size]
+                encoding, content = encoded(part, request.encodings)
+                offset = request.offset + start
+                head = messages.DownloadChunk(offset=offset, encoding=encoding, byte_size=part.nbytes)
+                yield Framed(head, content)
 
     @contextmanager
     def _transfer(self) -> Iterator[None]:
@@ -138,8 +142,23 @@ class TensorRegionsServicer(TensorRegionsBase):
 
 
 def add_to(server: grpc.Server, leased: LeasedRegions) -> None:
-    """Offer the service at a server."""
-    add_TensorRegionsServicer_to_server(TensorRegionsServicer(leased), server)
+    """Offer the service at a server; what carries chunks goes without protobuf's copies of them."""
+    servicer = TensorRegionsServicer(leased)
+    methods: dict[str, Handler] = {
+        "Lease": grpc.stream_stream_rpc_method_handler(
+            servicer.Lease, messages.LeaseRequest.FromString, messages.LeaseResponse.SerializeToString
+        ),
+        "Upload": grpc.stream_unary_rpc_method_handler(
+            servicer.Upload, read_upload, messages.UploadResponse.SerializeToString
+        ),
+        "Commit": grpc.unary_unary_rpc_method_handler(
+            servicer.Commit, messages.CommitRequest.FromString, messages.CommitResponse.SerializeToString
+        ),
+        "Download": grpc.unary_stream_rpc_method_handler(
+            servicer.Download, messages.DownloadRequest.FromString, written
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))
 
 
 def threads_of(leased: LeasedRegions) -> int:
@@ -157,11 +176,16 @@ def _client_there() -> Iterator[None]:
         raise RequestCancelled("the client is gone, or the region died") from None
 
 
-def _fill(slots: Slots, requests: Iterator[messages.UploadRequest]) -> None:
+def _fill(slots: Slots, requests: Iterator[Upload]) -> None:
     for request in requests:
-        if request.HasField("start"):
+        if request.head.HasField("start"):
             raise RequestRefused("start: expected in the first message alone")
-        slots.put(request.slot, request.offset, request.chunk)
+        _put(slots, request)
+
+
+def _put(slots: Slots, request: Upload) -> None:
+    head = request.head
+    slots.put(head.slot, head.offset, request.chunk, head.whole_slots)
 
 
 def _stated(region: LeasedRegion) -> messages.LeaseResponse:
@@ -172,15 +196,8 @@ def _stated(region: LeasedRegion) -> messages.LeaseResponse:
         key=memory.key,
         proof=memory.proof,
         not_local_because=memory.not_local_because,
+        chunk_byte_size=CHUNK_MOST,
     )
-
-
-def _chunk(offset: int, part: memoryview, *, deflates: bool) -> messages.DownloadChunk:
-    if deflates:
-        packed = zlib.compress(part, _FASTEST)
-        if len(packed) < part.nbytes:
-            return messages.DownloadChunk(offset=offset, encoding=DEFLATE, chunk=packed, byte_size=part.nbytes)
-    return messages.DownloadChunk(offset=offset, chunk=bytes(part), byte_size=part.nbytes)
 
 
 def _nothing() -> None:

@@ -5,10 +5,12 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from inference.errors import RegionNotReady, RequestRefused
+from protos.region_wire import CHUNK_MOST
 from protos.tensors import dtype_of
 
-CHUNK_MOST = 1 << 20
 SLOTS_MOST = 1 << 16
 _NAMED_MOST = 8
 
@@ -52,33 +54,51 @@ class Slots:
         """Bytes that lie in slots so far."""
         return sum(self._filled)
 
-    def put(self, slot: int, offset: int, chunk: bytes) -> None:
-        """Write a chunk into a slot; what was sent before may be sent again.
+    def put(self, slot: int, offset: int, chunk: bytes | memoryview, whole_slots: int = 0) -> None:
+        """Write a chunk into a slot, or into several that it holds whole; what was sent before may be sent again.
 
         Raises:
-            RequestRefused: chunk empty or above 1 MiB, slot not the next one, a gap, or past a slot's or region's end.
+            RequestRefused: chunk empty or too large, slot not the next one, a gap, past a slot's or region's end, or
+                other bytes than `whole_slots` have.
         """
         if not 1 <= len(chunk) <= CHUNK_MOST:
             raise RequestRefused(f"chunk of slot {slot}: expected 1 to {CHUNK_MOST} bytes, got {len(chunk)}")
         if slot > self.count:
             raise RequestRefused(f"slot: expected at most {self.count}, the next in order of arrival, got {slot}")
         most = min(SLOTS_MOST, self._room.nbytes // self._size)
-        if slot >= most:
-            raise RequestRefused(f"slot: the region has room for {most} slots of {self._size} bytes, got slot {slot}")
-        self._write(slot, offset, chunk)
+        last = slot + max(1, whole_slots) - 1
+        if last >= most:
+            raise RequestRefused(f"slot: the region has room for {most} slots of {self._size} bytes, got slot {last}")
+        if whole_slots:
+            self._write_whole(slot, offset, chunk, whole_slots)
+        else:
+            self._write(slot, offset, chunk)
 
-    def _write(self, slot: int, offset: int, chunk: bytes) -> None:
+    def _write(self, slot: int, offset: int, chunk: bytes | memoryview) -> None:
         filled = self._filled[slot] if slot < self.count else 0
         if offset > filled:
             raise RequestRefused(f"slot {slot}: expected an offset of at most {filled}, what is filled, got {offset}")
         end = offset + len(chunk)
         if end > self._size:
             raise RequestRefused(f"slot {slot}: expected at most {self._size} bytes, got some up to {end}")
-        start = slot * self._size
-        self._room[start + offset : start + end] = chunk
-        if slot == self.count:
-            self._filled.append(0)
-        self._filled[slot] = max(filled, end)
+        self._copy(slot * self._size + offset, chunk)
+        self._filled[slot : slot + 1] = [max(filled, end)]
+
+    def _write_whole(self, slot: int, offset: int, chunk: bytes | memoryview, whole_slots: int) -> None:
+        if offset:
+            raise RequestRefused(f"slot {slot}: expected offset 0 of a chunk of whole slots, got {offset}")
+        expected = whole_slots * self._size
+        if len(chunk) != expected:
+            raise RequestRefused(
+                f"chunk of slot {slot}: expected {expected} bytes for {whole_slots} whole slots, got {len(chunk)}"
+            )
+        self._copy(slot * self._size, chunk)
+        self._filled[slot : slot + whole_slots] = [self._size] * whole_slots
+
+    def _copy(self, start: int, chunk: bytes | memoryview) -> None:
+        # By numpy, which lets other threads run meanwhile.
+        room = np.frombuffer(self._room, np.uint8, len(chunk), start)
+        np.copyto(room, np.frombuffer(chunk, np.uint8))
 
     def commit(self, tensor: UploadedTensor) -> None:
         """Put the slots into the tensor's order, from the region's beginning; nothing moves where it is refused.

@@ -12,11 +12,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from node.errors import InferenceRejected, InferenceUnavailable
 from node.inference_client.channel import open_channel
+from node.inference_client.region_stub import region_stub
 from node.inference_client.statuses import error_of
 from node.settings import InferenceSettings
 from protos import open_inference_pb2 as messages
 from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from protos.tensor_regions_pb2_grpc import TensorRegionsStub
 
 _log = structlog.get_logger(__name__)
 HEALTH_TIMEOUT_S = 5.0
@@ -46,7 +46,7 @@ class Endpoint:
         self.address = address
         self._channel = open_channel(address, settings)
         self.stub = GRPCInferenceServiceStub(self._channel)
-        self.regions = TensorRegionsStub(self._channel)
+        self.regions = region_stub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._closed = threading.Event()
         self._backoff_s = 0.0

@@ -36,6 +36,8 @@ class LeasedRegion:
     room: NDArray[np.uint8] | None = field(default=None, repr=False)
     is_released: bool = False
     """Not to be used for another tensor, though arrays may still view it."""
+    chunk_byte_size: int = 0
+    """The most bytes that the service takes in a message of an upload; 0 where it does not say."""
 
 
 class RegionPool:
@@ -74,11 +76,8 @@ class RegionPool:
         return found or self._create(-(-byte_size // _GRAIN) * _GRAIN)
 
     def give_back(self, region: LeasedRegion) -> None:
-        """Keep a mapped region for the next tensor that fits; nobody may view or write it any more."""
-        if region.room is None:
-            self.discard(region)
-        else:
-            self._let_go.append(region)
+        """Keep a region for the next tensor that fits; nobody may view or write it any more."""
+        self._let_go.append(region)
 
     def view(self, region: LeasedRegion) -> NDArray[np.uint8]:
         """View a mapped region; it comes back to the pool by itself when no array views it any more."""
@@ -152,7 +151,7 @@ class RegionPool:
             except RegionUnreachable as reason:
                 self._maps = False
                 _log.info("regions_unmapped", endpoint=self._address, reason=str(reason))
-        return LeasedRegion(granted.name, granted.byte_size, lease, room)
+        return LeasedRegion(granted.name, granted.byte_size, lease, room, chunk_byte_size=granted.chunk_byte_size)
 
     def _live_lease(self) -> tuple[Lease, bool]:
         with self._lock:

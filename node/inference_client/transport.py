@@ -193,14 +193,21 @@ class Transport:
             places = _places(result, sizes)
             voxels = stored_voxels(manifest, volume)
             if not is_filled:
-                upload(self._endpoint, self._endpoint.regions, region.name, voxels, timeout_s=deadline_s)
+                upload(
+                    self._endpoint,
+                    self._endpoint.regions,
+                    region.name,
+                    voxels,
+                    timeout_s=deadline_s,
+                    chunk_byte_size=region.chunk_byte_size,
+                )
             image = Region(region.name, 0, voxels.nbytes)
             response = self._infer(build_request(manifest, volume, request_id, image, places))
             if result is None:
                 return Answer(response)
             end = max(place.offset + place.byte_size for place in places.values())
             content = download(self._endpoint, self._endpoint.regions, result.name, end, timeout_s=deadline_s)
-            self._pool.discard(result)
+            self._pool.give_back(result)
             placed = {
                 name: Placed(place.name, place.offset, content[place.offset : place.offset + place.byte_size])
                 for name, place in places.items()
@@ -208,7 +215,7 @@ class Transport:
             return Answer(response, placed)
 
         answer = self._with_result(region, sizes, ask)
-        self._pool.discard(region)
+        self._pool.give_back(region)
         return answer
 
     def _with_result(
