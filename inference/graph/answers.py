@@ -56,7 +56,7 @@ def labels(probabilities: Any) -> Any:
     Raises:
         ValueError: there are more than 256 classes.
     """
-    _refuse_many(probabilities.shape[-1])
+    refuse_many_classes(probabilities.shape[-1])
     return tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
 
 
@@ -73,7 +73,7 @@ def labels_on_grid(probabilities: Any, sizes: Any) -> Any:
     Raises:
         ValueError: there are more than 256 classes.
     """
-    classes = _refuse_many(probabilities.shape[-1])
+    classes = refuse_many_classes(probabilities.shape[-1])
     plan = resampling(tf.shape(probabilities)[:3], sizes, antialias=True)
 
     def made(start: Any, stop: Any) -> Any:
@@ -89,7 +89,8 @@ def labels_on_grid(probabilities: Any, sizes: Any) -> Any:
     return by_slabs.mapped(plan.count, made, (None, None), dtype=tf.uint8)
 
 
-def _refuse_many(classes: int) -> int:
+def refuse_many_classes(classes: int) -> int:
+    """Return the number of classes; ValueError where a label map of UINT8 does not hold them."""
     if classes > LABELS_MOST:
         raise ValueError(f"classes {classes}: a label map of UINT8 holds {LABELS_MOST}. Remedy: join classes")
     return classes

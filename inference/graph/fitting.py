@@ -1,9 +1,40 @@
 """Padding and cropping about the centre."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a grid lies in a canvas that it was brought to by `centred`; all INT32 [3]."""
+
+    sizes: Any
+    """Of the grid."""
+    canvas: Any
+    """Of the canvas."""
+
+    @property
+    def cropped(self) -> Any:
+        """First voxel of the grid that lies in the canvas."""
+        return tf.maximum(self.sizes - self.canvas, 0) // 2
+
+    @property
+    def kept(self) -> Any:
+        """Voxels of the grid that lie in the canvas."""
+        return tf.minimum(self.sizes, self.canvas)
+
+    @property
+    def low(self) -> Any:
+        """Where the grid begins in the canvas."""
+        return (self.canvas - self.kept) // 2
+
+    @property
+    def high(self) -> Any:
+        """Where it ends in the canvas."""
+        return self.low + self.kept
 
 
 def centred(volume: Any, sizes: Any, value: float = 0) -> Any:

@@ -5,6 +5,11 @@ from typing import Any
 import tensorflow as tf
 
 from inference.graph.by_slabs import folded
+from inference.graph.percentiles import percentiles
+
+_LEVELS = 65534
+_UNCOUNTED = -32768
+"""Steps between the least and the greatest value, and the code that no counted voxel has."""
 
 
 def counted_voxels(image: Any, padding: Any) -> Any:
@@ -47,6 +52,50 @@ def scaled_to_range(values: Any, counted: Any) -> Any:
         counted: BOOL of the same shape.
     """
     low, high, _, _ = _survey(values, counted)
+    ranged = high > low
+    scaled = (values - low) / tf.where(ranged, high - low, tf.ones_like(low))
+    return tf.where(counted & ranged, scaled, tf.zeros_like(scaled))
+
+
+def quantiles(values: Any, counted: Any, wanted: tuple[float, ...]) -> Any:
+    """Return quantiles of the counted voxels, FP32 [quantile], each right to 1/65534 of the range of their values.
+
+    Where nothing is counted they are 0.
+
+    Args:
+        values: FP32 [slice, row, column].
+        counted: BOOL of the same shape.
+        wanted: Each 0..1, as of numpy.quantile.
+
+    Raises:
+        ValueError: a quantile lies outside 0..1.
+    """
+    low, high, _, count = _survey(values, counted)
+    step = tf.where(high > low, (high - low) / _LEVELS, tf.ones_like(low))
+    levels = tf.cast(tf.round((values - low) / step), tf.int32) - _LEVELS // 2
+    codes = tf.cast(tf.where(counted, levels, _UNCOUNTED), tf.int16)
+    ranks = percentiles(codes, [100 * quantile for quantile in wanted], padding=_UNCOUNTED)
+    found = low + tf.cast(ranks + _LEVELS // 2, tf.float32) * step
+    return tf.where(count > 0, found, tf.zeros_like(found))
+
+
+def scaled_to_quantiles(values: Any, counted: Any, lower: float, upper: float) -> Any:
+    """Scale two quantiles of the counted voxels to 0 and 1, values beyond them further on; the others become 0.
+
+    Where the two are equal, everything becomes 0.
+
+    Args:
+        values: FP32 [slice, row, column].
+        counted: BOOL of the same shape.
+        lower: Quantile that becomes 0.
+        upper: Quantile that becomes 1.
+
+    Raises:
+        ValueError: the quantiles do not rise within 0..1.
+    """
+    if not 0 <= lower < upper <= 1:
+        raise ValueError(f"quantiles {lower:g} and {upper:g}: must rise within 0..1")
+    low, high = tf.unstack(quantiles(values, counted, (lower, upper)))
     ranged = high > low
     scaled = (values - low) / tf.where(ranged, high - low, tf.ones_like(low))
     return tf.where(counted & ranged, scaled, tf.zeros_like(scaled))
