@@ -1,6 +1,5 @@
 """Prove a bundle: digest and manifest, ops, signature, golden pair, time and memory. Each line carries its remedy."""
 
-import ctypes
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from inference.graph.frozen import (
     read_meta_graph,
     refuse_foreign_ops,
 )
+from inference.peak_memory import peak_bytes, reset_peak_bytes
 from inference.runners.whole import DEVICE_CLASS, Predictor, refuse_older_runtime
 from protos.model_manifest import (
     MANIFEST_FILE,
@@ -121,10 +121,11 @@ def _check_graph(bundle: ModelBundle) -> Iterator[CheckLine]:
 def _check_runs(bundle: ModelBundle, graph: FrozenGraph) -> Iterator[CheckLine]:
     try:
         predictor = Predictor(bundle.manifest, import_graph(graph))
+        loaded = reset_peak_bytes()
         line = _golden_line(bundle, predictor)
         yield line
         if line.passed:
-            yield _cost_line(predictor)
+            yield _cost_line(predictor, loaded)
     except (ServiceError, ValueError) as error:
         yield CheckLine("run", str(error), "the graph does not run on this machine; export it again")
 
@@ -142,14 +143,15 @@ def _golden_line(bundle: ModelBundle, predictor: Predictor) -> CheckLine:
     return CheckLine("golden pair", text, remedy)
 
 
-def _cost_line(predictor: Predictor) -> CheckLine:
+def _cost_line(predictor: Predictor, loaded: int) -> CheckLine:
+    """Measure one run; memory beyond `loaded` bytes, since TensorFlow keeps what earlier runs took."""
     predictor.predict(warming_inputs(predictor.manifest))
     inputs = warming_inputs(predictor.manifest, slices=SLICES, size=SIZE)
-    before = _reset_peak_bytes()
+    reset_peak_bytes()
     started = time.perf_counter()
     predictor.predict(inputs)
     seconds = time.perf_counter() - started
-    peak = max(0, _status_bytes("VmHWM") - before)
+    peak = max(0, peak_bytes() - loaded)
     allowed = memory_need(predictor.manifest, inputs)
     text = (
         f"{SLICES} x {SIZE} x {SIZE} in {seconds:.2f} s; peak {peak // MB} MiB beyond the loaded model, "
@@ -157,17 +159,3 @@ def _cost_line(predictor: Predictor) -> CheckLine:
     )
     remedy = None if peak <= allowed else "raise base_mb or bytes_per_voxel under [memory]"
     return CheckLine("time and memory", text, remedy)
-
-
-def _reset_peak_bytes() -> int:
-    """Give freed memory back, start the process's peak anew (proc(5), clear_refs), and give what is resident now."""
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(key: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    return 0

@@ -8,13 +8,16 @@ _SHOWN = 3
 
 
 def card_lines(manifest: ModelManifest) -> Iterator[str]:
-    """Yield intended use, research use, limits, figures with their intervals, and data sets with their licences."""
+    """Yield uses, limits, figures with their intervals, data sets with their licences, and a foreign origin."""
     yield f"Intended use: {manifest.use.intended_use}"
     yield f"Research use: {manifest.use.research_use}"
     yield from _listed("Limits", manifest.use.limits)
     yield from _listed("Figures", (_figure(item) for item in manifest.figures))
     datasets = (f"{item.name}; {item.licence}; split: {item.split}" for item in manifest.datasets)
     yield from _listed("Data sets", datasets)
+    if manifest.origin is not None:
+        origin = manifest.origin
+        yield f"Origin: {origin.source or origin.file} ({origin.kind}, sha256 {origin.sha256}); {origin.credit}"
 
 
 def figures_in_short(manifest: ModelManifest) -> str:

@@ -1,5 +1,6 @@
 """The service's part of the command `hilum`; TensorFlow is loaded when a command runs, not here."""
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -30,11 +31,13 @@ def commands(app: typer.Typer) -> None:
 
 
 def models_commands(app: typer.Typer) -> None:
-    """Register the commands of `hilum models`."""
+    """Register the commands of `hilum models`, with those that other packages add to it."""
     models = typer.Typer(help="Look at the model bundles of a folder.", no_args_is_help=True)
     models.command("list")(list_models)
     models.command("check")(check_models)
     add_remote_commands(models)
+    for entry in sorted(entry_points(group="hilum.models_commands"), key=lambda item: item.name):
+        entry.load()(models)
     app.add_typer(models, name="models")
 
 

@@ -18,7 +18,7 @@ from node.errors import HilumError, SettingsError
 EXTRA_OF = {
     **dict.fromkeys(("pydicom", "pynetdicom", "highdicom", "sqlalchemy", "alembic", "dbos", "scipy", "PIL"), "node"),
     **dict.fromkeys(("tensorflow", "grpc_health", "grpc_reflection", "prometheus_client"), "inference"),
-    "keras": "training",
+    **dict.fromkeys(("keras", "h5py"), "training"),
 }
 
 

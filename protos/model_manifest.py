@@ -173,6 +173,19 @@ class DatasetUse(Frozen):
     digest: str = ""
 
 
+class Origin(Frozen):
+    """Where a network comes from that was not trained here, and the very bytes that were imported."""
+
+    file: str
+    """Name of the file or folder."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Of the file; of a folder, of the lines "sha256  path" of its files."""
+    kind: Literal["keras", "h5", "saved_model"]
+    source: str = ""
+    """Address, paper or product that it was taken from."""
+    credit: str
+
+
 class Batching(Frozen):
     """How tiles of several requests are mixed in the signature `network`."""
 
@@ -230,6 +243,8 @@ class ModelManifest(Frozen):
     operating_point: str = ""
     figures: tuple[Figure, ...] = ()
     datasets: tuple[DatasetUse, ...] = ()
+    origin: Origin | None = None
+    """None where the network was trained with this project."""
     golden: Golden | None = None
     batching: Batching | None = None
     slabs: Slabs | None = None

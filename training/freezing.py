@@ -12,6 +12,7 @@ from inference.graph.frozen import SERVE_TAG
 from training.parts import Signature
 
 PREDICT_METHOD = "tensorflow/serving/predict"
+_LOWERED = frozenset({"While", "StatelessWhile", "If", "StatelessIf"})
 _SHARED_FROM_BYTES = 1024
 """Constants of this size and more are stored once where they are equal."""
 
@@ -29,6 +30,7 @@ def saved_model_of(signatures: Sequence[Signature]) -> Any:
     meta_graph.meta_info_def.tensorflow_version = tf.__version__
     meta_graph.graph_def.CopyFrom(frozen.graph.as_graph_def())
     share_constants(meta_graph.graph_def)
+    lower_loops(meta_graph.graph_def)
     taken, given = iter(frozen.inputs), iter(frozen.outputs)
     for signature, names in zip(signatures, outputs, strict=True):
         described = meta_graph.signature_def[signature.name]
@@ -78,6 +80,18 @@ def share_constants(graph_def: Any) -> None:
     if renamed:
         del graph_def.node[:]
         graph_def.node.extend(copies)
+
+
+def lower_loops(graph_def: Any) -> None:
+    """Have TensorFlow run loops and branches inside the graph that holds them, where it optimises their ops.
+
+    Freezing marks them to run as functions of their own, whose ops stay as they are: convolutions in a loop then took
+    twice the processor time.
+    """
+    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
+        for node in nodes:
+            if node.op in _LOWERED:
+                node.attr["_lower_using_switch_merge"].b = True
 
 
 def _redirected(source: str, renamed: Mapping[str, str]) -> str:
