@@ -19,7 +19,7 @@ from node.errors import InferenceError
 from node.inference_client.endpoints import Endpoint
 from node.inference_client.message_stream import MessageStream, StreamCut
 from node.inference_client.region_pool import LeasedRegion, RegionPool
-from node.inference_client.remote_region import CHUNK
+from protos.region_wire import CHUNK_UNSTATED
 from protos.tensor_regions_pb2 import CommitRequest, UploadRequest, UploadResponse
 from protos.tensors import datatype_of, dtype_of, to_raw
 
@@ -142,8 +142,8 @@ class EarlyUpload:
         if slot >= self.plan.slots:
             raise EarlyUploadLost(f"more than {self.plan.slots} slices")
         with self._lost():
-            for offset in range(0, len(content), CHUNK):
-                chunk = bytes(content[offset : offset + CHUNK])
+            for offset in range(0, len(content), CHUNK_UNSTATED):
+                chunk = bytes(content[offset : offset + CHUNK_UNSTATED])
                 self._stream.put(UploadRequest(slot=slot, offset=offset, chunk=chunk))
         self._slots[sop_instance_uid] = slot
 
