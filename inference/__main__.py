@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference.client_limits import ClientLimits
+from inference.ending import stop_on_signals, stop_with_parent
 from inference.errors import ListenError, SettingsRefused
 from inference.log import LOG_LEVELS, configure_log
 from inference.quiet import quiet_tensorflow
@@ -101,7 +102,7 @@ def serve(settings: ServiceSettings) -> int:
     """Run the service until it is told to end; TensorFlow is loaded here."""
     configure_log(settings.log_level)
     with quiet_tensorflow():
-        from inference.app import InferenceService, stop_on_signals, stop_with_parent
+        from inference.app import InferenceService
     service = InferenceService(settings)
     stop_on_signals(service)
     if settings.parent_pid is not None:

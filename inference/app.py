@@ -1,13 +1,9 @@
 """Composition root of the service: server, health, models, ready file, end."""
 
 import gc
-import json
-import os
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import structlog
@@ -19,9 +15,10 @@ from inference.admission import MB, Admission
 from inference.client_limits import ClientLimiter
 from inference.drain import DrainGate
 from inference.error_interceptor import ErrorInterceptor
-from inference.errors import ListenError
 from inference.health_board import HealthBoard, HealthLane
+from inference.listening import listen
 from inference.metrics import MetricsDoor, ServiceCollector, Sources
+from inference.ready_file import write_ready_file
 from inference.regions.leased import LeasedRegions
 from inference.regions.registered import RegisteredRegions
 from inference.regions.servicer import add_to, threads_of
@@ -43,7 +40,6 @@ SERVICE_NAME = DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVICES = (SERVICE_NAME, REGIONS.services_by_name["TensorRegions"].full_name, health.SERVICE_NAME)
 _SPARE_THREADS = 6
 """For health, metadata and readiness while predictions run and wait."""
-_PARENT_POLL_S = 0.25
 _SETTLE_S = 0.25
 """After the last answer: a client that asks again at once is told UNAVAILABLE, before its connection closes."""
 _KEEPALIVE_ANSWER_MS = 20_000
@@ -71,7 +67,7 @@ class InferenceService:
         self._server = self._build_server()
         credentials = server_credentials(settings.tls)
         self._metrics = self._open_metrics()
-        self.addresses = tuple(_listen(self._server, address, credentials) for address in settings.listen)
+        self.addresses = tuple(listen(self._server, address, credentials) for address in settings.listen)
 
     def run(self) -> int:
         """Serve until SIGTERM, SIGINT or the parent's end; return the exit status, 1 where no model could be loaded."""
@@ -161,7 +157,7 @@ class InferenceService:
             line = {"addresses": list(self.addresses), "models": models, "refused": self._repository.refused()}
             if self._metrics is not None:
                 line["metrics"] = self._metrics.address
-            _write_atomically(self._settings.ready_file, json.dumps(line) + "\n")
+            write_ready_file(self._settings.ready_file, line)
 
 
 def _interceptors(settings: ServiceSettings, gate: DrainGate) -> list[grpc.ServerInterceptor]:
@@ -189,58 +185,3 @@ def _connection_options(settings: ServiceSettings) -> list[tuple[str, int]]:
             ("grpc.http2.min_recv_ping_interval_without_data_ms", _CLIENT_PING_LEAST_MS),
         ]
     return options
-
-
-def _listen(server: grpc.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
-    """Bind one address and give it with its real port."""
-    before = os.umask(0o077)  # a Unix socket is for this user alone
-    try:
-        if credentials is not None and not address.startswith("unix:"):
-            port = server.add_secure_port(address, credentials)
-        else:
-            port = server.add_insecure_port(address)
-            _warn_if_open(address)
-    except RuntimeError as error:
-        raise ListenError(f"--listen {address}: cannot be listened on. Remedy: is another service there?") from error
-    finally:
-        os.umask(before)
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
-
-
-def _warn_if_open(address: str) -> None:
-    host = address.rpartition(":")[0].strip("[]")
-    if not address.startswith("unix:") and host not in ("localhost", "::1") and not host.startswith("127."):
-        _log.warning("plain_address_opened", address=address)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def stop_on_signals(service: InferenceService) -> None:
-    """End the service on SIGTERM and SIGINT; a second one ends the process at once."""
-    asked = threading.Event()
-
-    def end(number: int, _frame: object) -> None:
-        if asked.is_set():
-            os._exit(128 + number)
-        asked.set()
-        service.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-
-
-def stop_with_parent(service: InferenceService, parent_pid: int) -> None:
-    """End the service when the process that started it is gone; a child is then handed to another parent."""
-    pause = threading.Event()
-
-    def watch() -> None:
-        while os.getppid() == parent_pid:
-            pause.wait(_PARENT_POLL_S)
-        _log.warning("parent_ended", pid=parent_pid)
-        service.stop()
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

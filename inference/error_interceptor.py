@@ -1,7 +1,7 @@
 """The only place where exceptions become gRPC status codes."""
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Never, TypeVar
 
 import grpc
@@ -23,12 +23,23 @@ def answered(call: Callable[[], Answer], method: str) -> Answer | ServiceError:
     """Give the answer of `call`, or the error that the client shall see; a fault is logged without contents."""
     try:
         return call()
-    except TensorError as error:
-        return _noted(RequestRefused(str(error)), method)
-    except ServiceError as error:
-        return _noted(error, method)
     except Exception as error:  # noqa: BLE001 - the edge of the process: nothing may reach gRPC as UNKNOWN
-        return _noted_fault(error, method)
+        return _shown(error, method)
+
+
+async def answered_async(answer: Awaitable[Answer], method: str) -> Answer | ServiceError:
+    """Do as `answered` with an answer that is awaited."""
+    try:
+        return await answer
+    except Exception as error:  # noqa: BLE001 - as above
+        return _shown(error, method)
+
+
+def _shown(error: Exception, method: str) -> ServiceError:
+    """Give the error that the client shall see."""
+    if isinstance(error, TensorError):
+        return _noted(RequestRefused(str(error)), method)
+    return _noted(error, method) if isinstance(error, ServiceError) else _noted_fault(error, method)
 
 
 def sentence_of(error: ServiceError) -> str:

@@ -1,6 +1,7 @@
 """Health of the service and of each model by its name, on threads that no prediction can take."""
 
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,10 @@ class HealthBoard:
         self._servicer = health.HealthServicer()
         self._overall = ("", service)
         self._names: set[str] = set()
+        self._stated: dict[str, Any] = {}
         self._ended = threading.Event()
         for name in self._overall:
-            self._servicer.set(name, NOT_SERVING)
+            self._state(name, NOT_SERVING)
 
     def add_to(self, server: grpc.Server) -> None:
         """Offer health at a server."""
@@ -44,13 +46,14 @@ class HealthBoard:
     def open(self) -> None:
         """State the service as serving, and follow the models from now on until `close`."""
         for name in self._overall:
-            self._servicer.set(name, SERVING)
+            self._state(name, SERVING)
         self.follow()
         threading.Thread(target=self._keep_following, name="health-follow", daemon=True).start()
 
     def close(self) -> None:
         """State everything as not serving, for good."""
         self._ended.set()
+        self._stated = dict.fromkeys(self._stated, NOT_SERVING)
         self._servicer.enter_graceful_shutdown()
 
     def follow(self) -> None:
@@ -60,10 +63,19 @@ class HealthBoard:
         for state in index:
             states[state.name] |= state.state == "READY" or state.reason == EVICTED
         for name in self._names - set(states):
-            self._servicer.set(name, UNKNOWN)
+            self._state(name, UNKNOWN)
         for name, answers in states.items():
-            self._servicer.set(name, SERVING if answers else NOT_SERVING)
+            self._state(name, SERVING if answers else NOT_SERVING)
         self._names = set(states)
+
+    def statuses(self) -> Mapping[str, Any]:
+        """Give what is stated of each name, in the numbers of HealthCheckResponse."""
+        return dict(self._stated)
+
+    def _state(self, name: str, status: Any) -> None:
+        if not self._ended.is_set():
+            self._stated[name] = status
+        self._servicer.set(name, status)
 
     def _keep_following(self) -> None:
         while not self._ended.wait(_FOLLOW_S):

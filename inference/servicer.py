@@ -44,7 +44,7 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         self, request: messages.ModelInferRequest, context: grpc.ServicerContext
     ) -> messages.ModelInferResponse:
         """Run the model on the request's tensors, waiting for a turn no longer than the client does."""
-        return self._inferred(request, caller(context))
+        return self.infer(request, caller(context))
 
     def ModelStreamInfer(
         self, request_iterator: Iterator[messages.ModelInferRequest], context: grpc.ServicerContext
@@ -58,19 +58,20 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         try:
             call = caller(context)
             for request in request_iterator:
-                yield self._streamed(request, call)
+                yield self.infer_in_stream(request, call)
         finally:
             self._streams.release()
 
-    def _streamed(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelStreamInferResponse:
-        found = answered(lambda: self._inferred(request, call), _STREAM)
+    def infer_in_stream(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelStreamInferResponse:
+        """Run the model for one request of a stream, where a refusal is an answer too."""
+        found = answered(lambda: self.infer(request, call), _STREAM)
         if isinstance(found, ServiceError):
-            response = messages.ModelInferResponse(id=request.id)
-            return messages.ModelStreamInferResponse(error_message=sentence_of(found), infer_response=response)
+            return stream_refusal(request.id, found)
         found.parameters[_FINAL].bool_param = True
         return messages.ModelStreamInferResponse(infer_response=found)
 
-    def _inferred(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelInferResponse:
+    def infer(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelInferResponse:
+        """Run the model for a call; raise the ServiceError that refuses it."""
         started = time.monotonic()
         with self._parts.models.lease(request.model_name, request.model_version, call) as model, ExitStack() as held:
             identity = model.bundle.manifest.identity
@@ -116,3 +117,9 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         )
         self._parts.statistics.record_success(manifest.identity.name, manifest.identity.version, stages)
         return response
+
+
+def stream_refusal(request_id: str, error: ServiceError) -> messages.ModelStreamInferResponse:
+    """Write a refusal as an answer of a stream."""
+    response = messages.ModelInferResponse(id=request_id)
+    return messages.ModelStreamInferResponse(error_message=sentence_of(error), infer_response=response)
