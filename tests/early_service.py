@@ -20,7 +20,7 @@ from inference.call import Call
 from inference.error_interceptor import ErrorInterceptor
 from inference.errors import Busy
 from inference.regions.leased import LeasedRegions, RegionLimits
-from inference.regions.servicer import TensorRegionsServicer
+from inference.regions.servicer import TensorRegionsServicer, Upload, add_servicer_to
 from inference.servicer_parts import caller
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import (
@@ -32,8 +32,6 @@ from protos.model_manifest import (
     write_manifest,
 )
 from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer, add_GRPCInferenceServiceServicer_to_server
-from protos.tensor_regions_pb2 import UploadRequest
-from protos.tensor_regions_pb2_grpc import add_TensorRegionsServicer_to_server
 from protos.tensors import dtype_of
 from tests.bundles import threshold_manifest
 
@@ -49,7 +47,7 @@ class Ledger:
     """The image of every request, as the model saw it."""
     uploads: list[int] = field(default_factory=list)
     """Bytes of each upload so far, in the order in which they began."""
-    change: Callable[[UploadRequest], UploadRequest] = lambda request: request
+    change: Callable[[Upload], Upload] = lambda request: request
     """What the line does to a chunk."""
     gate: threading.Event = field(default_factory=threading.Event)
     """While it is clear, uploads are not read."""
@@ -66,11 +64,11 @@ class _Regions(TensorRegionsServicer):
         super().__init__(leased)
         self._ledger = ledger
 
-    def Upload(self, request_iterator: Iterator[UploadRequest], context: grpc.ServicerContext) -> Any:
+    def Upload(self, request_iterator: Iterator[Upload], context: grpc.ServicerContext) -> Any:
         number = len(self._ledger.uploads)
         self._ledger.uploads.append(0)
 
-        def counted() -> Iterator[UploadRequest]:
+        def counted() -> Iterator[Upload]:
             for request in request_iterator:
                 while not self._ledger.gate.wait(0.05) and context.is_active():
                     pass
@@ -149,7 +147,7 @@ class EarlyService:
             interceptors=[ErrorInterceptor()],
         )
         add_GRPCInferenceServiceServicer_to_server(_Comparison(self.leased, self.ledger), self._server)
-        add_TensorRegionsServicer_to_server(_Regions(self.leased, self.ledger), self._server)
+        add_servicer_to(self._server, _Regions(self.leased, self.ledger))
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
         self._server.start()
 

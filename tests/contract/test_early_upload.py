@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from inference.regions.leased import RegionLimits
+from inference.regions.servicer import Upload
 from node.domain.instances import ImageHeader, ReceivedInstance
 from node.early import sender as sender_module
 from node.early.sender import EarlySender, EarlyTerms
@@ -30,7 +31,6 @@ from node.inference_client.transport import UPLOAD_FROM_BYTES, Transport
 from node.pipeline import Reading, read_series
 from node.settings import InferenceSettings
 from protos.model_manifest import ModelBundle, ModelManifest
-from protos.tensor_regions_pb2 import UploadRequest
 from tests.bundles import threshold_manifest
 from tests.early_service import EarlyService, early_service, manifest_bundle
 from tests.series_factory import SeriesPlan, write_series
@@ -332,11 +332,9 @@ def test_one_wrong_bit_on_the_way_costs_a_second_upload_and_nothing_else(tmp_pat
     with early_node(tmp_path) as early:
         paths = series(tmp_path / "series", 8)
 
-        def flip(request: UploadRequest) -> UploadRequest:
-            if request.slot == 3 and request.chunk:
-                return UploadRequest(
-                    slot=3, offset=request.offset, chunk=bytes([request.chunk[0] ^ 1]) + request.chunk[1:]
-                )
+        def flip(request: Upload) -> Upload:
+            if request.head.slot == 3 and request.chunk:
+                return Upload(request.head, bytes([request.chunk[0] ^ 1]) + bytes(request.chunk[1:]))
             return request
 
         early.service.ledger.change = flip
