@@ -1,7 +1,7 @@
 """Functions over named tensors -> one frozen graph with a signature for each, as a SavedModel message."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,14 +21,15 @@ def saved_model_of(signatures: Sequence[Signature]) -> Any:
     """Trace the signatures side by side, turn variables into constants, and describe each signature.
 
     All lie in one graph, so that functions of the library are named apart and a variable that several signatures use
-    is one constant.
+    is one constant. An op with a side effect (an assertion, a check of numbers) runs with its own signature only.
     """
-    frozen, outputs = _frozen(signatures)
+    frozen, outputs, owners = _frozen(signatures)
     saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     meta_graph = saved_model.meta_graphs.add()
     meta_graph.meta_info_def.tags.append(SERVE_TAG)
     meta_graph.meta_info_def.tensorflow_version = tf.__version__
     meta_graph.graph_def.CopyFrom(frozen.graph.as_graph_def())
+    untie(meta_graph.graph_def, owners)
     share_constants(meta_graph.graph_def)
     lower_loops(meta_graph.graph_def)
     taken, given = iter(frozen.inputs), iter(frozen.outputs)
@@ -42,15 +43,22 @@ def saved_model_of(signatures: Sequence[Signature]) -> Any:
     return saved_model
 
 
-def _frozen(signatures: Sequence[Signature]) -> tuple[Any, list[list[str]]]:
-    """Give the frozen function, its inputs and outputs in order of the signatures, and the outputs' names."""
+def _frozen(signatures: Sequence[Signature]) -> tuple[Any, list[list[str]], dict[str, str]]:
+    """Give the frozen function, its inputs and outputs in order of the signatures, the outputs' names, and the owners.
+
+    The owners tell of each node that was made for one signature alone which that is.
+    """
     outputs: list[list[str]] = []
+    owners: dict[str, str] = {}
 
     def all_of_them(*tensors: Any) -> list[Any]:
+        graph = tf.compat.v1.get_default_graph()
         rest, made = iter(tensors), []
         for signature in signatures:
+            there = len(graph.get_operations())
             with tf.name_scope(signature.name):
                 answer: Mapping[str, Any] = signature.function(**{name: next(rest) for name in signature.takes})
+            owners.update((made_op.name, signature.name) for made_op in graph.get_operations()[there:])
             outputs.append(sorted(answer))
             made += [answer[name] for name in sorted(answer)]
         return made
@@ -61,7 +69,34 @@ def _frozen(signatures: Sequence[Signature]) -> tuple[Any, list[list[str]]]:
         for name, spec in signature.takes.items()
     ]
     concrete = tf.function(all_of_them, autograph=False).get_concrete_function(*specs)
-    return convert_variables_to_constants_v2(concrete, lower_control_flow=False), outputs
+    frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
+    given = iter(frozen.outputs)
+    for signature, names in zip(signatures, outputs, strict=True):
+        owners.update((next(given).op.name, signature.name) for _ in names)
+    return frozen, outputs, owners
+
+
+def untie(graph_def: Any, owners: Mapping[str, str]) -> None:
+    """Take away that a node waits for a node of another signature.
+
+    Tracing orders ops with side effects one after the other, and lets every output wait for all of them by one node
+    that belongs to nobody. A signature would then run those of the others too, with inputs that it does not get.
+
+    Args:
+        graph_def: GraphDef of all signatures.
+        owners: node name -> signature.
+    """
+    gathered = {node.name: list(node.input) for node in graph_def.node if node.op == "NoOp" and node.name not in owners}
+    kept = [node for node in graph_def.node if node.name not in gathered]
+    for node in kept:
+        own = owners.get(node.name)
+        sources = [more for name in node.input for more in gathered.get(name.removeprefix("^"), [name])]
+        node.input[:] = [name for name in sources if not _waits_for_another(name, own, owners)]
+    _keep(graph_def, gathered)
+
+
+def _waits_for_another(source: str, own: str | None, owners: Mapping[str, str]) -> bool:
+    return source.startswith("^") and own is not None and owners.get(source.removeprefix("^"), own) != own
 
 
 def share_constants(graph_def: Any) -> None:
@@ -76,10 +111,13 @@ def share_constants(graph_def: Any) -> None:
     kept = [node for node in graph_def.node if node.name not in renamed]
     for node in kept:
         node.input[:] = [_redirected(source, renamed) for source in node.input]
-    copies = [type(node).FromString(node.SerializeToString()) for node in kept] if renamed else kept
-    if renamed:
-        del graph_def.node[:]
-        graph_def.node.extend(copies)
+    _keep(graph_def, renamed)
+
+
+def _keep(graph_def: Any, away: Container[str]) -> None:
+    """Leave the nodes out whose names are in `away`."""
+    for index in reversed([index for index, node in enumerate(graph_def.node) if node.name in away]):
+        del graph_def.node[index]
 
 
 def lower_loops(graph_def: Any) -> None:

@@ -1,4 +1,7 @@
-"""From a network's answers to a model's: averaging over flips and networks, calibration, labels on the input grid."""
+"""From a network's answers to a model's: averaging over flips and networks, calibration, labels on the input grid.
+
+What ends as an integer is held to be finite first: nobody can see a NaN in a label afterwards.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,14 +53,25 @@ def tempered(logits: Any, temperature: float) -> Any:
     return tf.nn.softmax(logits / temperature)
 
 
+def finite(values: Any, what: str) -> Any:
+    """Return `values` FP; the run fails, naming `what`, where one is NaN or infinite.
+
+    An integer has no NaN: what is cast to one, or compared, must pass here before, or a failed network answers 0.
+    """
+    return tf.debugging.check_numerics(values, f"{what}: expected finite values, got NaN or infinity")
+
+
 def labels(probabilities: Any) -> Any:
     """Return the class of the greatest probability UINT8 [...] of [..., class]; the first one wins a tie.
+
+    The run fails where a probability is NaN or infinite.
 
     Raises:
         ValueError: there are more than 256 classes.
     """
     refuse_many_classes(probabilities.shape[-1])
-    return tf.cast(tf.argmax(probabilities, axis=-1, output_type=tf.int32), tf.uint8)
+    sound = finite(probabilities, "class probabilities")
+    return tf.cast(tf.argmax(sound, axis=-1, output_type=tf.int32), tf.uint8)
 
 
 def labels_on_grid(probabilities: Any, sizes: Any) -> Any:
@@ -65,6 +79,7 @@ def labels_on_grid(probabilities: Any, sizes: Any) -> Any:
 
     Probabilities are resampled, not labels: linearly, averaged where the grid becomes coarser. This runs by slabs and
     holds the best class so far, so that no volume of probabilities on the new grid exists. The first one wins a tie.
+    The run fails where a probability is NaN or infinite.
 
     Args:
         probabilities: FP32 [slice, row, column, class].
@@ -75,14 +90,15 @@ def labels_on_grid(probabilities: Any, sizes: Any) -> Any:
     """
     classes = refuse_many_classes(probabilities.shape[-1])
     plan = resampling(tf.shape(probabilities)[:3], sizes, antialias=True)
+    sound = finite(probabilities, "class probabilities")
 
     def made(start: Any, stop: Any) -> Any:
         def body(rival: Any, best: Any, label: Any) -> tuple[Any, ...]:
-            found = plan.slab(probabilities, start, stop, rival)
+            found = plan.slab(sound, start, stop, rival)
             better = found > best
             return rival + 1, tf.where(better, found, best), tf.where(better, tf.cast(rival, tf.uint8), label)
 
-        first = plan.slab(probabilities, start, stop, 0)
+        first = plan.slab(sound, start, stop, 0)
         begin = (tf.constant(1), first, tf.zeros_like(first, tf.uint8))
         return tf.while_loop(lambda rival, *_: rival < classes, body, begin, parallel_iterations=1)[2]
 

@@ -131,11 +131,13 @@ def import_signature(graph: FrozenGraph, name: str, device: str | None = None) -
         device: TensorFlow's name of the device that runs it, e.g. "/GPU:1"; None leaves it to TensorFlow.
 
     Raises:
-        BundleRefused: the graph has no such signature, or TensorFlow cannot import it.
+        BundleRefused: the graph has no such signature, the signature needs an input that it does not name, or
+            TensorFlow cannot import it.
     """
     if name not in graph.signatures:
         raise BundleRefused(f"saved_model.pb: expected the signature {name!r}, got {sorted(graph.signatures)}")
     signature = graph.signatures[name]
+    _refuse_unfed(graph.graph_def, signature, name)
 
     def definition() -> None:
         tf.graph_util.import_graph_def(graph.graph_def, name="")
@@ -147,6 +149,28 @@ def import_signature(graph: FrozenGraph, name: str, device: str | None = None) -
         reason = str(error).strip().split("\n", 1)[0][:300]
         raise BundleRefused(f"saved_model.pb: the signature {name!r} cannot be imported: {reason}") from error
     return GraphFunction(signature, NativeFunction(pruned, device))
+
+
+def _refuse_unfed(graph_def: Any, signature: Signature, name: str) -> None:
+    """Refuse a signature that depends, by value or by order, on a placeholder that is none of its inputs."""
+    nodes = {node.name: node for node in graph_def.node}
+    seen = {_node_of(tensor) for tensor in signature.inputs.values()}
+    waiting = [_node_of(tensor) for tensor in signature.outputs.values()]
+    while waiting:
+        at = waiting.pop()
+        if at in seen or at not in nodes:
+            continue  # what is not there is refused by the import
+        seen.add(at)
+        if nodes[at].op == "Placeholder":
+            raise BundleRefused(
+                f"saved_model.pb: the signature {name!r} needs {at!r:.80}, which is none of its inputs "
+                f"{sorted(signature.inputs)}. Remedy: export it again with training.export.export_bundle."
+            )
+        waiting += [_node_of(source) for source in nodes[at].input]
+
+
+def _node_of(tensor: str) -> str:
+    return tensor.removeprefix("^").partition(":")[0]
 
 
 def refuse_foreign_ops(graph_def: Any, path: Path) -> None:

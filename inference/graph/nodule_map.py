@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from inference.graph.answers import finite
 from inference.graph.lungs import LungRules, coarse_lungs
 from inference.graph.persistence import persistent, slices_spanning
 from inference.graph.rescale import rescaled
@@ -55,7 +56,10 @@ class NoduleMap:
         return {"probability": tf.reshape(seen, shape), "lungs": tf.reshape(lungs, shape)}
 
     def probability(self, values: Any, lungs: Any, cutting: tuple[Any, Any], blending: tuple[Any, Any]) -> Any:
-        """Return probabilities FP32 of slices of HU [slice, row, column]; tiles that touch no lung stay 0."""
+        """Return probabilities FP32 of slices of HU [slice, row, column]; tiles that touch no lung stay 0.
+
+        The run fails where the network answers NaN or infinity.
+        """
         size = self.grid.size
         tiles = cut(values, *cutting, size)
         wanted = tf.where(touched(lungs, *cutting, size))
@@ -63,7 +67,7 @@ class NoduleMap:
         # One blank tile more: convolutions refuse a batch of none, which slices without lung would make.
         answers = self.network(tf.pad(chosen, ((0, 1), (0, 0), (0, 0)))[..., None])[:-1, ..., 0]
         whole = tf.scatter_nd(wanted, answers, tf.shape(tiles, out_type=tf.int64))
-        return tf.clip_by_value(blend(whole, *blending), 0, 1)
+        return tf.clip_by_value(finite(blend(whole, *blending), "probabilities"), 0, 1)
 
     def _values(self, rescale: tuple[Any, Any, Any], first: Any) -> Any:
         image, slope, intercept = (part[first : first + self.chunk] for part in rescale)

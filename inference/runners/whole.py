@@ -19,6 +19,7 @@ from inference.ports import Arrays, Outcome, Places, StageTimes
 from protos.model_manifest import ModelBundle, ModelManifest
 from protos.tensors import TensorError, check_finite, check_tensor, datatype_of
 
+_NODE = re.compile(r"\[\[.*?\]\]|\{\{.*?\}\}")
 DEVICE_CLASS = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
 
 
@@ -139,6 +140,6 @@ def warm(predict: Callable[[Mapping[str, NDArray[Any]]], Arrays], bundle: ModelB
 
 
 def first_line(error: Exception) -> str:
-    """Give the first line of an error, 300 characters at most."""
+    """Give the first line of an error without TensorFlow's names of nodes, 300 characters at most."""
     text = getattr(error, "message", None) or str(error)
-    return str(text).strip().split("\n", 1)[0][:300]
+    return _NODE.sub("", str(text)).strip().split("\n", 1)[0][:300]

@@ -54,6 +54,16 @@ def test_labels_take_the_first_of_equals() -> None:
         labels(tf.zeros((1, 257)))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_becomes_no_label(value: float) -> None:
+    probabilities = RNG.uniform(size=(3, 5, 7, 4)).astype(np.float32)
+    assert on_grid(probabilities, (3, 9, 2)).shape == (3, 9, 2)
+    probabilities[2, 4, 6, 3] = value
+    for made in (lambda: labels(probabilities), lambda: on_grid(probabilities, (3, 9, 2))):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="class probabilities: expected finite values"):
+            made()
+
+
 @settings(max_examples=25, deadline=None)
 @given(before=SIZES, more=SIZES)
 def test_labels_are_the_argmax_of_resampled_probabilities(

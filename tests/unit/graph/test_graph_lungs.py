@@ -1,5 +1,6 @@
 """Lungs and the whole algorithm on a drawn chest: two lungs, a windpipe, bowel gas, nodules, and air around."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,11 @@ def _bright(tiles: Any) -> Any:
     return tf.cast(tiles > 0.6, tf.float32)
 
 
-def _run(image: NDArray[np.int16], spacing: NDArray[np.float32], chunk: int = 4) -> dict[str, NDArray[np.uint8]]:
+def _run(
+    image: NDArray[np.int16], spacing: NDArray[np.float32], chunk: int = 4, network: Callable[[Any], Any] = _bright
+) -> dict[str, NDArray[np.uint8]]:
     slices = len(image)
-    algorithm = NoduleMap(_bright, TileGrid(), chunk=chunk)
+    algorithm = NoduleMap(network, TileGrid(), chunk=chunk)
     graph = tf.function(algorithm)
     rescale = np.ones(slices, np.float32), np.full(slices, -1024, np.float32)
     return {name: value.numpy() for name, value in graph(image, *rescale, spacing).items()}
@@ -115,6 +118,11 @@ def test_outputs_lie_exactly_on_the_input_grid(slices: int, shape: tuple[int, in
     assert got["lungs"][inside] == 1
     assert got["probability"][inside] > 200
     assert got["lungs"].max() == 1
+
+
+def test_a_network_that_answers_no_number_gives_no_result() -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="probabilities: expected finite values"):
+        _run(*_stored(2, (97, 101)), network=lambda tiles: tf.math.log(-1 - tiles))
 
 
 def test_slices_without_lung_cost_no_network_and_answer_zero() -> None:

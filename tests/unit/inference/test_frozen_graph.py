@@ -179,6 +179,23 @@ def test_every_allowed_op_is_known_to_tensorflow_and_keeps_no_state() -> None:
     assert stateful == control_flow | {"Assert", "CheckNumerics", "StatelessRandomGetAlg"}
 
 
+@pytest.mark.parametrize("control", [False, True], ids=["by value", "by order"])
+def test_a_signature_that_needs_an_input_it_does_not_name_is_refused(control: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    bundle = export_bundle(
+        lambda image, **_: {"probability": tf.cast(image, tf.uint8)}, threshold_manifest(), tmp_path, None
+    )
+    meta_graph = frozen.read_meta_graph(bundle.directory / "saved_model.pb")
+    meta_graph.graph_def.node.add(name="foreign", op="Placeholder").attr["dtype"].type = tf.uint8.as_datatype_enum
+    last = next(node for node in meta_graph.graph_def.node if node.op == "Identity")
+    if control:
+        last.input.append("^foreign")
+    else:
+        last.input[0] = "foreign:0"
+    graph = frozen.match_signature(meta_graph, bundle.manifest, Path("saved_model.pb"))
+    with pytest.raises(BundleRefused, match="the signature 'serving_default' needs 'foreign', which is none of its"):
+        frozen.import_graph(graph)
+
+
 @pytest.mark.parametrize("content", [b"\xff" * 64, b""], ids=["noise", "empty"])
 def test_what_is_no_saved_model_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(content)

@@ -11,7 +11,14 @@ from tests.bundles import threshold_manifest
 
 tf = pytest.importorskip("tensorflow")
 
-from inference.graph.frozen import SAVED_MODEL_FILE, read_meta_graph, refuse_foreign_ops  # noqa: E402
+from inference.graph.answers import labels  # noqa: E402
+from inference.graph.frozen import (  # noqa: E402
+    SAVED_MODEL_FILE,
+    import_signature,
+    read_frozen_graph,
+    read_meta_graph,
+    refuse_foreign_ops,
+)
 from training.export import export_bundle  # noqa: E402
 from training.parts import SlabParts, TileParts  # noqa: E402
 
@@ -105,3 +112,63 @@ def test_slabs_with_a_survey_are_the_whole(tmp_path: Path) -> None:
         known = run["survey"]({**cut, "intercept": cut["slope"], **known})
     made = [run["slab"]({**cut, "intercept": cut["slope"], **known})["probability"].numpy() for cut in cuts]
     np.testing.assert_array_equal(np.concatenate(made), run["serving_default"](INPUT)["probability"].numpy())
+
+
+def asserting(part: str) -> TileParts:
+    """Parts of which each holds an op with a side effect beside what it answers, for images of more than 50."""
+
+    def prepare(image: Any) -> dict[str, Any]:
+        if part == "prepare":
+            tf.debugging.assert_less(image, tf.constant(50, tf.int16), "prepare asserts")
+        return {"tiles": tf.cast(image, tf.float32)}
+
+    def network(tiles: Any) -> dict[str, Any]:
+        if part == "network":
+            tf.debugging.Assert(tf.reduce_all(tiles < 50), ["network asserts"])
+        return {"answers": tf.math.sqrt(tiles)}
+
+    def finish(answers: Any, image: Any) -> dict[str, Any]:
+        tf.debugging.assert_less(image, tf.constant(99, tf.int16), "finish asserts")
+        return {"probability": labels(tf.stack((1 - answers, answers), -1))}
+
+    return TileParts(prepare, network, finish)
+
+
+@pytest.mark.parametrize("part", ["prepare", "network"])
+def test_an_op_with_a_side_effect_runs_with_its_own_signature_alone(tmp_path: Path, part: str) -> None:
+    """Tracing lets every output wait for every such op, so that `network` would want the inputs of `prepare`."""
+    bundle = export_bundle(asserting(part), manifest(), tmp_path, None)
+    graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, bundle.manifest)
+    run = {name: import_signature(graph, name) for name in graph.signatures}
+
+    def told(name: str, value: int) -> str:
+        image = np.full((1, 8, 8), value, np.int16)
+        known = {**INPUT, "image": image, "tiles": np.float32(image), "answers": np.float32(image)}
+        try:
+            run[name](known)
+        except tf.errors.InvalidArgumentError as error:
+            return error.message
+        return ""
+
+    names = ("serving_default", "prepare", "network", "finish")
+    assert [told(name, 4) for name in names] == ["", "", "", ""]
+    assert f"{part} asserts" in told("serving_default", 60)
+    assert [f"{part} asserts" in told(name, 60) for name in names] == [
+        True,
+        part == "prepare",
+        part == "network",
+        False,
+    ]
+    assert "finish asserts" in told("finish", 100)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_number_that_is_none_does_not_become_a_label(tmp_path: Path, value: float) -> None:
+    bundle = export_bundle(asserting("none"), manifest(), tmp_path, None)
+    graph = read_frozen_graph(bundle.directory / SAVED_MODEL_FILE, bundle.manifest)
+    known = {**INPUT, "answers": np.zeros((1, 8, 8), np.float32), "image": np.zeros((1, 8, 8), np.int16)}
+    finish = import_signature(graph, "finish")
+    assert not finish(known)["probability"].any()
+    known["answers"][0, 3, 5] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match="class probabilities: expected finite values"):
+        finish(known)
