@@ -107,11 +107,13 @@ class NativeFunction:
     def _run(self, feeds: Sequence[NDArray[Any]], manager: Any) -> list[NDArray[Any]]:
         eager = context.context()
         with tf.device(self._device) if self._device else nullcontext():
-            tensors = [EagerTensor(_laid_out(array), eager.device_name, None) for array in feeds]
+            # With a device's name each would be copied to that device by an op of its own, a shallow copy on the CPU
+            tensors = [EagerTensor(_laid_out(array), None, None) for array in feeds]
             answers = execute.execute_with_cancellation(
                 self._name, self._outputs, tensors, self._attributes, eager, manager
             )
-            return [np.asarray(answer) for answer in answers]
+            # np.asarray(answer) comes to the same by way of __getattr__, 25 us later; here it makes scalars arrays
+            return [np.asarray(answer._numpy()) for answer in answers]  # noqa: SLF001
 
 
 def _laid_out(array: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,7 @@ from inference.call import Call
 from inference.cancellation import NativeFunction
 from inference.errors import BundleRefused
 from inference.graph.allowed_ops import ALLOWED_OPS
+from inference.graph.small import SmallFunction, small_part
 from protos.model_manifest import ModelManifest, Tensor
 from protos.tensors import TensorError, check_tensor, datatype_of
 
@@ -62,7 +63,7 @@ class GraphFunction:
     """One imported signature: arrays by name in, arrays by name out. May be called from several threads."""
 
     signature: Signature
-    native: NativeFunction
+    native: NativeFunction | SmallFunction
 
     def __call__(self, arrays: Mapping[str, NDArray[Any]], call: Call | None = None) -> dict[str, NDArray[Any]]:
         """Run on arrays of the signature's dtypes; other names are not looked at.
@@ -138,17 +139,23 @@ def import_signature(graph: FrozenGraph, name: str, device: str | None = None) -
         raise BundleRefused(f"saved_model.pb: expected the signature {name!r}, got {sorted(graph.signatures)}")
     signature = graph.signatures[name]
     _refuse_unfed(graph.graph_def, signature, name)
-
-    def definition() -> None:
-        tf.graph_util.import_graph_def(graph.graph_def, name="")
-
     try:
-        wrapped = tf.compat.v1.wrap_function(definition, [])
-        pruned = wrapped.prune(list(signature.inputs.values()), list(signature.outputs.values()))
+        return GraphFunction(signature, _imported(graph.graph_def, signature, device))
     except (ValueError, KeyError, tf.errors.OpError) as error:
         reason = str(error).strip().split("\n", 1)[0][:300]
         raise BundleRefused(f"saved_model.pb: the signature {name!r} cannot be imported: {reason}") from error
-    return GraphFunction(signature, NativeFunction(pruned, device))
+
+
+def _imported(graph_def: Any, signature: Signature, device: str | None) -> NativeFunction | SmallFunction:
+    feeds, fetches = list(signature.inputs.values()), list(signature.outputs.values())
+    part = None if tf.config.list_physical_devices("GPU") else small_part(graph_def, [*feeds, *fetches])
+    if part is not None:
+        return SmallFunction(part, feeds, fetches)
+
+    def definition() -> None:
+        tf.graph_util.import_graph_def(graph_def, name="")
+
+    return NativeFunction(tf.compat.v1.wrap_function(definition, []).prune(feeds, fetches), device)
 
 
 def _refuse_unfed(graph_def: Any, signature: Signature, name: str) -> None:

@@ -16,8 +16,8 @@ from tests.waiting import wait_until
 
 pytest.importorskip("tensorflow")
 
+import tensorflow as tf
 from tensorflow.python.eager import context
-from tensorflow.python.framework.func_graph import FuncGraph
 
 from inference.admission import MB, Admission, MemoryState
 from inference.call import Call
@@ -248,7 +248,7 @@ def test_admission_takes_memory_from_idle_models(short: ModelRepository) -> None
 def test_sixty_loads_and_unloads_leave_no_graph_behind(repository: ModelRepository) -> None:
     def alive() -> tuple[int, int]:
         gc.collect()
-        graphs = sum(isinstance(item, FuncGraph) for item in gc.get_objects())
+        graphs = sum(isinstance(item, tf.Graph) for item in gc.get_objects())
         return graphs, len(context.context().list_function_names())
 
     def cycle() -> None:
