@@ -3,7 +3,6 @@
 import gc
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import structlog
@@ -12,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from inference.access import AccessInterceptor, read_access_rules
 from inference.admission import MB, Admission
+from inference.after_answer import AnswerThreads
 from inference.client_limits import ClientLimiter
 from inference.drain import DrainGate
 from inference.error_interceptor import ErrorInterceptor
@@ -115,7 +115,7 @@ class InferenceService:
         threads = settings.concurrency + settings.queue + SHARED_PLACES + _SPARE_THREADS
         threads += INFER_STREAMS_MOST + threads_of(self._leased)
         server = grpc.server(
-            ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rpc"),
+            AnswerThreads(max_workers=threads, thread_name_prefix="rpc"),
             interceptors=_interceptors(settings, self._gate),
             options=(
                 ("grpc.max_receive_message_length", limit),

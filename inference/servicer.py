@@ -5,11 +5,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import grpc
 import structlog
 
 from inference.admission import memory_need
+from inference.after_answer import after_answer
 from inference.answers import build_response, places_of
 from inference.call import Call
 from inference.error_interceptor import answered, sentence_of
@@ -44,7 +46,10 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         self, request: messages.ModelInferRequest, context: grpc.ServicerContext
     ) -> messages.ModelInferResponse:
         """Run the model on the request's tensors, waiting for a turn no longer than the client does."""
-        return self.infer(request, caller(context))
+        began = time.monotonic()
+        response = self._infer(request, caller(context))
+        after_answer(partial(_log_answer, request, response, time.monotonic() - began))
+        return response
 
     def ModelStreamInfer(
         self, request_iterator: Iterator[messages.ModelInferRequest], context: grpc.ServicerContext
@@ -72,20 +77,18 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
 
     def infer(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelInferResponse:
         """Run the model for a call; raise the ServiceError that refuses it."""
+        began = time.monotonic()
+        response = self._infer(request, call)
+        _log_answer(request, response, time.monotonic() - began)
+        return response
+
+    def _infer(self, request: messages.ModelInferRequest, call: Call) -> messages.ModelInferResponse:
         started = time.monotonic()
         with self._parts.models.lease(request.model_name, request.model_version, call) as model, ExitStack() as held:
             identity = model.bundle.manifest.identity
             held.push(lambda kind, *_: self._count_failure(identity, started) if kind else None)
             terms = on_terms(call, request_terms(request))
-            response = self._answer(model, request, RegionReader(self._parts.regions, terms, held))
-        _log.info(
-            "request_answered",
-            model=f"{response.model_name}/{response.model_version}",
-            request_id=request.id[:_ID_MOST],
-            seconds=round(time.monotonic() - started, 3),
-            bytes=sum(map(len, request.raw_input_contents)),
-        )
-        return response
+            return self._answer(model, request, RegionReader(self._parts.regions, terms, held))
 
     def _count_failure(self, identity: Identity, started: float) -> None:
         self._parts.statistics.record_failure(identity.name, identity.version, time.monotonic() - started)
@@ -117,6 +120,16 @@ class InferenceServicer(ModelRpcs, SharedMemoryRpcs, UnofferedRpcs):
         )
         self._parts.statistics.record_success(manifest.identity.name, manifest.identity.version, stages)
         return response
+
+
+def _log_answer(request: messages.ModelInferRequest, response: messages.ModelInferResponse, seconds: float) -> None:
+    _log.info(
+        "request_answered",
+        model=f"{response.model_name}/{response.model_version}",
+        request_id=request.id[:_ID_MOST],
+        seconds=round(seconds, 3),
+        bytes=sum(map(len, request.raw_input_contents)),
+    )
 
 
 def stream_refusal(request_id: str, error: ServiceError) -> messages.ModelStreamInferResponse:
