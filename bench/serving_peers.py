@@ -35,15 +35,17 @@ class Service:
 
 @contextmanager
 def service(models: Path, *options: str) -> Iterator[Service]:
-    """Run `python -m inference` on a free port and a Unix socket until the block ends."""
+    """Run `python -m inference` on a free port and a Unix socket until the block ends; its log goes to a file."""
     with tempfile.TemporaryDirectory(prefix="hilum-") as folder:
         ready = Path(folder) / "ready"
         command = [sys.executable, "-m", "inference", "--models", str(models), "--listen", "127.0.0.1:0"]
-        command += ["--listen", f"unix:{folder}/s", "--ready-file", str(ready), "--log-level", "error", *options]
+        command += ["--listen", f"unix:{folder}/s", "--ready-file", str(ready), *options]
+        log = Path(folder) / "log"
         begun = time.perf_counter()
-        process = subprocess.Popen(command)
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stderr=output)
         try:
-            _await_file(ready, process)
+            _await_file(ready, process, log)
             took = time.perf_counter() - begun
             addresses = json.loads(ready.read_text(encoding="utf-8"))["addresses"]
             yield Service(process.pid, addresses[0], addresses[1], took)
@@ -52,10 +54,10 @@ def service(models: Path, *options: str) -> Iterator[Service]:
             process.wait(30)
 
 
-def _await_file(path: Path, process: "subprocess.Popen[bytes]") -> None:
+def _await_file(path: Path, process: "subprocess.Popen[bytes]", log: Path) -> None:
     pause, deadline = threading.Event(), time.monotonic() + START_S
     while not path.exists():
-        assert process.poll() is None, f"the service ended with status {process.returncode}"
+        assert process.poll() is None, f"the service ended with {process.returncode}: {log.read_text()[-2000:]}"
         assert time.monotonic() < deadline, "the service was not ready in time"
         pause.wait(0.01)
 
