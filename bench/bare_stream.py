@@ -16,6 +16,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.allocator import keep_freed_memory
+
 CHUNK = 2 << 20
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -80,6 +82,7 @@ def _methods(received: int, answered: int) -> grpc.GenericRpcHandler:
 
 def main() -> None:
     """Serve until the end of the standard input."""
+    keep_freed_memory()
     server = grpc.server(ThreadPoolExecutor(4), options=_OPTIONS)
     server.add_generic_rpc_handlers((_methods(int(sys.argv[1]), int(sys.argv[2])),))
     port = server.add_insecure_port("127.0.0.1:0")

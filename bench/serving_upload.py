@@ -5,21 +5,21 @@
 converts. All ways take turns in every round. A ratio is the median of the ratios to plain TCP of the same round.
 """
 
+import functools
 import logging
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from bench.bare_stream import bare_stream
+from bench.legs import PLAIN, Leg, measure, print_table
 from bench.raw_socket import raw_peer, there_and_back
-from bench.serving_peers import Service, service, volume_of
+from bench.serving_peers import service, volume_of
 from node.inference_client.client import InferenceClient
 from node.inference_client.endpoints import Endpoint
 from node.inference_client.region_pool import LeasedRegion, RegionPool
@@ -32,22 +32,9 @@ from tests.part_bundles import COPY, part_bundles
 SHAPE = (300, 512, 512)
 ROUNDS = 9
 TIMEOUT_S = 60.0
-PLAIN = "plain TCP"
 ORGANS = 12
 DRAWN = 30
 Go = Callable[[], object]
-
-
-@dataclass(slots=True)
-class Leg:
-    """One way of one leg, what it took in each round, and which way it is held to."""
-
-    name: str
-    way: str
-    go: Go
-    pids: tuple[int, ...] = ()
-    seconds: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
 
 
 def label_map(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -78,14 +65,17 @@ def main(rounds: int) -> None:
     with ExitStack() as held:
         running = held.enter_context(service(models, "--model", COPY.identity.name))
         client = held.enter_context(closing(InferenceClient(InferenceSettings(endpoint=running.tcp, regions="upload"))))
-        legs = [*held.enter_context(_floors()), *held.enter_context(_legs(client.endpoints[0], running))]
+        legs = [*held.enter_context(_floors()), *held.enter_context(_legs(client.endpoints[0]))]
         bundle = open_bundle(models / COPY.identity.name / "1")
         for name, voxels in (("request, random", _noise()), ("request, label map", label_map(SHAPE).astype(np.int16))):
             volume = volume_of(voxels)
             assert np.array_equal(client.infer(bundle, volume).outputs["mask"], voxels.astype(np.uint8)), name
-            legs.append(Leg(name, "there and back", lambda volume=volume: client.infer(bundle, volume), (running.pid,)))
-        _measure(legs, rounds)
-        _print(legs, _model_seconds(client.endpoints[0]))
+            ask = functools.partial(client.infer, bundle, volume)
+            legs.append(Leg(name, "there and back", ask, lambda: _model_seconds(client.endpoints[0])))
+        aside = measure(legs, rounds)
+        print_table(legs)
+        model = statistics.median(item.model for leg in legs[-2:] for item in leg.taken)
+        print(f"The model took {model * 1e3:.0f} ms more. {aside} rounds were set aside: other work took the cores.")
 
 
 def _noise() -> NDArray[np.int16]:
@@ -103,18 +93,16 @@ def _floors() -> Iterator[list[Leg]]:
     ):
         yield [
             Leg(PLAIN, "up", lambda: there_and_back(there, voxels, one)),
-            Leg("bare gRPC stream", "up", lambda: bare.upload(voxels), (bare.pid,)),
+            Leg("bare gRPC stream", "up", lambda: bare.upload(voxels)),
             Leg(PLAIN, "down", lambda: there_and_back(back, one, answer)),
-            Leg("bare gRPC stream", "down", lambda: bare.download(answer), (bare.pid,)),
+            Leg("bare gRPC stream", "down", lambda: bare.download(answer)),
             Leg(PLAIN, "there and back", lambda: there_and_back(both, voxels, answer)),
-            Leg(
-                "bare gRPC streams", "there and back", lambda: (bare.upload(voxels), bare.download(answer)), (bare.pid,)
-            ),
+            Leg("bare gRPC streams", "there and back", lambda: (bare.upload(voxels), bare.download(answer))),
         ]
 
 
 @contextmanager
-def _legs(endpoint: Endpoint, running: Service) -> Iterator[list[Leg]]:
+def _legs(endpoint: Endpoint) -> Iterator[list[Leg]]:
     voxels, labels = _noise(), label_map(SHAPE)
     random = voxels.astype(np.uint8)
     stub = endpoint.regions
@@ -127,9 +115,9 @@ def _legs(endpoint: Endpoint, running: Service) -> Iterator[list[Leg]]:
             assert np.array_equal(got, content.reshape(-1))
         size = random.nbytes
         yield [
-            Leg("upload", "up", lambda: _upload(endpoint, regions[0], voxels), (running.pid,)),
-            Leg("download, random", "down", _downloads(endpoint, names[1], size), (running.pid,)),
-            Leg("download, label map", "down", _downloads(endpoint, names[2], size), (running.pid,)),
+            Leg("upload", "up", lambda: _upload(endpoint, regions[0], voxels)),
+            Leg("download, random", "down", _downloads(endpoint, names[1], size)),
+            Leg("download, label map", "down", _downloads(endpoint, names[2], size)),
         ]
 
 
@@ -142,40 +130,10 @@ def _downloads(endpoint: Endpoint, name: str, size: int) -> Go:
     return lambda: download(endpoint, endpoint.regions, name, size, timeout_s=TIMEOUT_S)
 
 
-def _measure(legs: list[Leg], rounds: int) -> None:
-    for number in range(rounds + 1):
-        for leg in legs:
-            clocks = [time.CLOCK_PROCESS_CPUTIME_ID, *(_clock_of(pid) for pid in leg.pids)]
-            before, begun = sum(map(time.clock_gettime, clocks)), time.perf_counter()
-            leg.go()
-            took, after = time.perf_counter() - begun, sum(map(time.clock_gettime, clocks))
-            if number:  # the first warms up
-                leg.seconds.append(took)
-                leg.cpu.append(after - before)
-
-
-def _clock_of(pid: int) -> int:
-    """Give the clock of a process's CPU time, as clock_getcpuclockid(3) does."""
-    return (~pid << 3) | 2
-
-
 def _model_seconds(endpoint: Endpoint) -> float:
     request = ModelStatisticsRequest(name=COPY.identity.name)
     (stated,) = endpoint.call(endpoint.stub.ModelStatistics, request, timeout_s=10).model_stats
-    infer = stated.inference_stats.compute_infer
-    return float(infer.ns / max(infer.count, 1) / 1e9)
-
-
-def _print(legs: list[Leg], model: float) -> None:
-    print(f"{'leg':14} {'way':20} {'median ms':>9} {'least-most':>13} {'x TCP':>6} {'CPU ms':>7}")
-    for leg in sorted(legs, key=lambda leg: ("up", "down", "there and back").index(leg.way)):
-        plain = next(other for other in legs if other.way == leg.way and other.name == PLAIN)
-        ratio = statistics.median(a / b for a, b in zip(leg.seconds, plain.seconds, strict=True))
-        spread = f"{min(leg.seconds) * 1e3:.0f}-{max(leg.seconds) * 1e3:.0f}"
-        cpu = f"{statistics.median(leg.cpu) * 1e3:.0f}" if leg.pids else ""
-        median = statistics.median(leg.seconds) * 1e3
-        print(f"{leg.way:14} {leg.name:20} {median:9.0f} {spread:>13} {ratio:6.2f} {cpu:>7}")
-    print(f"The model's own share of a request: {model * 1e3:.0f} ms on average.")
+    return float(stated.inference_stats.compute_infer.ns / 1e9)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from inference.allocator import keep_freed_memory
 from inference.client_limits import ClientLimits
 from inference.ending import stop_on_signals, stop_with_parent
 from inference.errors import ListenError, SettingsRefused
@@ -100,6 +101,7 @@ def _add_clients(parser: argparse.ArgumentParser) -> None:
 
 def serve(settings: ServiceSettings) -> int:
     """Run the service until it is told to end; TensorFlow is loaded here."""
+    keep_freed_memory()
     configure_log(settings.log_level)
     with quiet_tensorflow():
         from inference.app import InferenceService

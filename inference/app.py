@@ -33,6 +33,7 @@ from inference.statistics import Statistics
 from inference.waiting_line import SHARED_PLACES
 from protos.open_inference_pb2 import DESCRIPTOR
 from protos.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from protos.region_wire import FRAME_MOST
 from protos.tensor_regions_pb2 import DESCRIPTOR as REGIONS
 
 _log = structlog.get_logger(__name__)
@@ -120,6 +121,7 @@ class InferenceService:
             options=(
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
+                ("grpc.http2.max_frame_size", FRAME_MOST),
                 ("grpc.so_reuseport", 0),
                 *_connection_options(settings),
             ),

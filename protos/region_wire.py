@@ -17,6 +17,8 @@ CHUNK_MOST = 2 << 20
 """Bytes of a chunk between peers that both state what they take."""
 CHUNK_UNSTATED = 1 << 20
 """Bytes of a chunk for a peer that states nothing."""
+FRAME_MOST = 1 << 20
+"""Bytes of an HTTP/2 frame that a peer takes (SETTINGS_MAX_FRAME_SIZE); gRPC's own 16 KiB make many small pieces."""
 Head = TypeVar("Head", bound=Message)
 _VARINT, _LENGTH = 0, 2
 """Wire types of the fields that these messages have."""

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import grpc
 import structlog
+from grpc.experimental import ChannelOptions
 
 from node.errors import SettingsError
 from node.settings import InferenceSettings, TlsSettings
+from protos.region_wire import FRAME_MOST
 
 _log = structlog.get_logger(__name__)
 MIB = 1 << 20
@@ -24,9 +26,11 @@ def open_channel(address: str, settings: InferenceSettings) -> grpc.Channel:
     options: list[tuple[str, int | str]] = [
         ("grpc.max_send_message_length", limit),
         ("grpc.max_receive_message_length", limit),
+        ("grpc.http2.max_frame_size", FRAME_MOST),
         ("grpc.initial_reconnect_backoff_ms", _RECONNECT_FIRST_MS),
         ("grpc.min_reconnect_backoff_ms", _RECONNECT_FIRST_MS),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MOST_MS),
+        (ChannelOptions.SingleThreadedUnaryStream, 1),  # downloads: no second thread to hand each chunk over
         ("grpc.enable_http_proxy", 0),  # voxels never take a detour over a web proxy of the environment
     ]
     if settings.tls is None or address.startswith("unix:"):
