@@ -107,7 +107,10 @@ def read_series(
     volume = build_volume(tuple(headers), max_bytes=max_bytes, room=room)
     turned, reorientation = reorient(volume, accepts.axes, accepts.max_oblique_deg)
     answer = infer(bundle, turned)
-    on_source = {name: reorientation.back(array) for name, array in answer.outputs.items()}
+    grid = turned.geometry.shape
+    on_source = {
+        name: reorientation.back(array) if array.shape[:3] == grid else array for name, array in answer.outputs.items()
+    }
     prediction = replace(answer, outputs=on_source)
     return Reading(volume, prediction, build_findings(bundle.manifest, volume, on_source))
 

@@ -97,7 +97,13 @@ def try_blocks(network: Network, recipe: Recipe, halo: int) -> float:
         size[axis] = 2 * halo + 5
         volume = tf.constant(_noise(tuple(shape), recipe))
         fit = Fit(tf.constant(shape), tf.constant(shape))
-        whole = one_piece(network(volume[None, ..., None])[0], fit).made(0)
+        answer = network(volume[None, ..., None])[0]
+        if tuple(answer.shape[:3]) != tuple(shape):
+            raise RecipeRefused(
+                f"network.run = 'blocks': the network answers {list(answer.shape[:3])} to {shape}, so it has strides "
+                f"or pools or cuts its border off. Remedy: run = 'whole' or 'windows'"
+            )
+        whole = one_piece(answer, fit).made(0)
         cut = block_pieces(volume, fit, BlockSize(tuple(size), (halo,) * 3), network, len(recipe.labels) + 1)
         parts = [cut.made(tf.constant(index)) for index in range(int(cut.count))]
         greatest = max(greatest, float(tf.reduce_max(tf.abs(tf.concat(parts, 1) - whole))))

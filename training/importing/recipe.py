@@ -16,7 +16,7 @@ from protos.model_manifest import AcceptedInput, Use
 from training.importing.errors import RecipeRefused
 
 EXAMPLE = Path(__file__).parent / "example.toml"
-REMEDY = "Remedy: `hilum models import --example` prints a recipe with every key explained"
+REMEDY = "Remedy: `hilum models recipe` prints a recipe with every key explained"
 RECIPE_BYTES_MOST = 1 << 20
 ANATOMICAL_STRUCTURE = CodedConcept(value="123037004", scheme="SCT", meaning="Anatomical Structure")
 
