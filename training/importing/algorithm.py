@@ -30,7 +30,7 @@ from training.importing.recipe import (
 WINDOWS_AT_ONCE = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Algorithm:
     """A function of the manifest's inputs that returns its outputs."""
 

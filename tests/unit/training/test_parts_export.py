@@ -172,3 +172,27 @@ def test_a_number_that_is_none_does_not_become_a_label(tmp_path: Path, value: fl
     known["answers"][0, 3, 5] = value
     with pytest.raises(tf.errors.InvalidArgumentError, match="class probabilities: expected finite values"):
         finish(known)
+
+
+def test_loops_are_left_to_be_lowered(tmp_path: Path) -> None:
+    """TensorFlow optimises the ops of a loop only where the loop is part of the graph that it optimises."""
+
+    def counted(image: Any, **_: Any) -> dict[str, Any]:
+        def inner(at: Any, total: Any) -> Any:
+            return at + 1, total + tf.while_loop(lambda by, _: by < 2, lambda by, x: (by + 1, x * 2), (0, at))[1]
+
+        _, total = tf.while_loop(lambda at, _: at < 3, inner, (0, 0))
+        return {"probability": tf.cast(image + tf.cast(total, tf.int16), tf.uint8)}
+
+    bundle = export_bundle(counted, threshold_manifest(), tmp_path, None)
+    graph = read_meta_graph(bundle.directory / SAVED_MODEL_FILE).graph_def
+    loops = [
+        node
+        for nodes in (graph.node, *(function.node_def for function in graph.library.function))
+        for node in nodes
+        if node.op in ("While", "StatelessWhile")
+    ]
+    assert len(loops) == 2
+    assert all(node.attr["_lower_using_switch_merge"].b for node in loops)
+    image = functions(bundle.directory / SAVED_MODEL_FILE)["serving_default"](INPUT)["probability"].numpy()
+    np.testing.assert_array_equal(image, (INPUT["image"] + 12).astype(np.uint8))
