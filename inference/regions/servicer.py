@@ -142,12 +142,8 @@ class TensorRegionsServicer:
 
 
 def add_to(server: grpc.Server, leased: LeasedRegions) -> None:
-    """Offer the service at a server."""
-    add_servicer_to(server, TensorRegionsServicer(leased))
-
-
-def add_servicer_to(server: grpc.Server, servicer: TensorRegionsServicer) -> None:
-    """Offer a servicer at a server; what carries chunks goes without protobuf's copies of them."""
+    """Offer the service at a server; what carries chunks goes without protobuf's copies of them."""
+    servicer = TensorRegionsServicer(leased)
     methods: dict[str, Handler] = {
         "Lease": grpc.stream_stream_rpc_method_handler(
             servicer.Lease, messages.LeaseRequest.FromString, messages.LeaseResponse.SerializeToString

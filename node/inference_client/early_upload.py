@@ -19,7 +19,7 @@ from node.errors import InferenceError
 from node.inference_client.endpoints import Endpoint
 from node.inference_client.message_stream import MessageStream, StreamCut
 from node.inference_client.region_pool import LeasedRegion, RegionPool
-from protos.region_wire import CHUNK_UNSTATED
+from protos.region_wire import CHUNK_UNSTATED, Framed
 from protos.tensor_regions_pb2 import CommitRequest, UploadRequest, UploadResponse
 from protos.tensors import datatype_of, dtype_of, to_raw
 
@@ -61,7 +61,10 @@ class EarlyUpload:
         self._is_closed = self._is_settled = False
         self._stream = MessageStream(most=_MESSAGES_MOST, patience_s=_PATIENCE_S)
         try:
-            self._call = endpoint.regions.Upload.future(self._stream, timeout=STREAM_S)
+            self._call = endpoint.regions.Upload.future(
+                self._stream,  # type: ignore[arg-type]  # the generated stub knows whole messages alone
+                timeout=STREAM_S,
+            )
         except ValueError as error:  # what gRPC raises on a closed channel
             raise EarlyUploadLost("the channel is closed") from error
         self._call.add_done_callback(lambda _: self._stream.cut())
@@ -143,8 +146,8 @@ class EarlyUpload:
             raise EarlyUploadLost(f"more than {self.plan.slots} slices")
         with self._lost():
             for offset in range(0, len(content), CHUNK_UNSTATED):
-                chunk = bytes(content[offset : offset + CHUNK_UNSTATED])
-                self._stream.put(UploadRequest(slot=slot, offset=offset, chunk=chunk))
+                chunk = content[offset : offset + CHUNK_UNSTATED]
+                self._stream.put(Framed(UploadRequest(slot=slot, offset=offset), chunk))
         self._slots[sop_instance_uid] = slot
 
     def _check(self, instances: Sequence[str], voxels: NDArray[Any]) -> None:
