@@ -65,7 +65,8 @@ def measure(legs: Sequence[Leg], rounds: int) -> int:
 def print_table(legs: Sequence[Leg]) -> None:
     """Print medians; a ratio is the median of the ratios to plain TCP of the same round, the model's time taken off."""
     print(
-        f"{'leg':15} {'way':22} {'ms':>5} {'least-most':>11} {'x TCP':>6} {'least-most':>11} {'CPU ms':>7} {'foreign':>8}"
+        f"{'leg':15} {'way':22} {'ms':>5} {'least-most':>11} {'x TCP':>6} {'least-most':>11} "
+        f"{'CPU ms':>7} {'foreign':>8}"
     )
     for leg in sorted(legs, key=lambda leg: [other.way for other in legs].index(leg.way)):
         plain = next(other for other in legs if other.way == leg.way and other.name == PLAIN)

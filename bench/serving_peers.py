@@ -20,7 +20,7 @@ from node.domain.volume import Volume
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 MIB = 1 << 20
-START_S = 120.0
+START_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Service:
 
 
 @contextmanager
-def service(models: Path, *options: str) -> Iterator[Service]:
-    """Run `python -m inference` on a free port and a Unix socket until the block ends; its log goes to a file."""
+def service(models: Path, *options: str, program: str = "inference") -> Iterator[Service]:
+    """Run `python -m PROGRAM` on a free port and a Unix socket until the block ends; its log goes to a file."""
     with tempfile.TemporaryDirectory(prefix="hilum-") as folder:
         ready = Path(folder) / "ready"
-        command = [sys.executable, "-m", "inference", "--models", str(models), "--listen", "127.0.0.1:0"]
+        command = [sys.executable, "-m", program, "--models", str(models), "--listen", "127.0.0.1:0"]
         command += ["--listen", f"unix:{folder}/s", "--ready-file", str(ready), *options]
         log = Path(folder) / "log"
         begun = time.perf_counter()

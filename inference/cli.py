@@ -25,9 +25,10 @@ ModelsDirectory = Annotated[Path, typer.Option("--models", help="Folder of bundl
 
 
 def commands(app: typer.Typer) -> None:
-    """Register `hilum inference`."""
+    """Register `hilum inference` and `hilum inference-scale`."""
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command("inference", context_settings=passed_on)(inference)
+    app.command("inference-scale", context_settings=passed_on)(inference_scale)
 
 
 def models_commands(app: typer.Typer) -> None:
@@ -50,6 +51,13 @@ def inference(context: typer.Context) -> None:
     except (SettingsRefused, ListenError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
+
+
+def inference_scale(context: typer.Context) -> None:
+    """Serve the models with replicas, on Ray Serve, until Ctrl-C; `hilum inference-scale --help` lists the options."""
+    from inference.scale.__main__ import run
+
+    raise typer.Exit(run(context.args, "hilum inference-scale"))
 
 
 def list_models(models: ModelsDirectory = BUNDLED_MODELS) -> None:

@@ -29,7 +29,7 @@ def listen(server: PortTaker, address: str, credentials: grpc.ServerCredentials 
             port = server.add_secure_port(address, credentials)
         else:
             port = server.add_insecure_port(address)
-            _warn_if_open(address)
+            warn_if_open(address)
     except RuntimeError as error:
         raise ListenError(f"--listen {address}: cannot be listened on. Remedy: is another service there?") from error
     finally:
@@ -37,7 +37,8 @@ def listen(server: PortTaker, address: str, credentials: grpc.ServerCredentials 
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
-def _warn_if_open(address: str) -> None:
+def warn_if_open(address: str) -> None:
+    """Log a warning where other hosts reach an address that speaks no TLS."""
     host = address.rpartition(":")[0].strip("[]")
     if not address.startswith("unix:") and host not in ("localhost", "::1") and not host.startswith("127."):
         _log.warning("plain_address_opened", address=address)

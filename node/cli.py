@@ -19,6 +19,7 @@ EXTRA_OF = {
     **dict.fromkeys(("pydicom", "pynetdicom", "highdicom", "sqlalchemy", "alembic", "dbos", "scipy", "PIL"), "node"),
     **dict.fromkeys(("tensorflow", "grpc_health", "grpc_reflection", "prometheus_client"), "inference"),
     **dict.fromkeys(("keras", "h5py"), "training"),
+    **dict.fromkeys(("ray", "starlette"), "scale"),
 }
 
 

@@ -20,6 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark in DIRECTORY_MARKS:
             if f"/tests/{mark}/" in str(item.path):
                 item.add_marker(mark)
+    for item in [item for item in items if item.get_closest_marker("ends_its_service")]:
+        items.remove(item)
+        last = max((place for place, other in enumerate(items) if other.path == item.path), default=len(items) - 1)
+        items.insert(last + 1, item)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("tensorflow", "keras", "pydicom", "pynetdicom", "highdicom", "dbos", "sqlalchemy", "scipy")
+HEAVY = ("tensorflow", "ray", "keras", "pydicom", "pynetdicom", "highdicom", "dbos", "sqlalchemy", "scipy")
 
 
 def test_help_imports_no_heavy_library() -> None:

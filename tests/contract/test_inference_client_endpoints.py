@@ -1,7 +1,6 @@
 """The node's client with several endpoints, and over TLS."""
 # ruff: noqa: N802, ARG002 - the server's names and parameters are the protocol's
 
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from protos.open_inference_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 from tests.bundles import threshold_manifest
+from tests.certificates import self_signed
 from tests.inference_service import bright_volume
 
 BUNDLE = ModelBundle(Path("bright_regions"), threshold_manifest(), "0" * 64)
@@ -138,17 +138,9 @@ def test_endpoint_at_odds_with_endpoints_is_refused() -> None:
         InferenceSettings(endpoint="a:1", endpoints=("b:1", "c:1"))
 
 
-def _certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    command += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
-
-
-def test_mutual_tls_lets_in_who_shows_a_certificate(tmp_path: Path) -> None:
-    certificate, key = _certificate(tmp_path, "service")
-    own, own_key = _certificate(tmp_path, "node")
+def test_mutual_tls_lets_in_who_shows_aself_signed(tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path, "service")
+    own, own_key = self_signed(tmp_path, "node")
     pair = [(key.read_bytes(), certificate.read_bytes())]
     credentials = grpc.ssl_server_credentials(pair, own.read_bytes(), require_client_auth=True)
     with serving(Scripted(), credentials) as (address, _):
