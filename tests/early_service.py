@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from inference.call import Call
 from inference.error_interceptor import ErrorInterceptor
 from inference.errors import Busy
+from inference.interception import AroundInterceptor
 from inference.regions.leased import LeasedRegions, RegionLimits
-from inference.regions.servicer import TensorRegionsServicer, Upload, add_servicer_to
+from inference.regions.servicer import add_to
 from inference.servicer_parts import caller
 from protos import open_inference_pb2 as messages
 from protos.model_manifest import (
@@ -32,9 +33,12 @@ from protos.model_manifest import (
     write_manifest,
 )
 from protos.open_inference_pb2_grpc import GRPCInferenceServiceServicer, add_GRPCInferenceServiceServicer_to_server
+from protos.region_wire import Framed
+from protos.tensor_regions_pb2 import UploadRequest
 from protos.tensors import dtype_of
 from tests.bundles import threshold_manifest
 
+Chunk = Framed[UploadRequest]
 BRIGHT = 500
 """Stored values above it are what the comparison marks."""
 
@@ -47,7 +51,7 @@ class Ledger:
     """The image of every request, as the model saw it."""
     uploads: list[int] = field(default_factory=list)
     """Bytes of each upload so far, in the order in which they began."""
-    change: Callable[[Upload], Upload] = lambda request: request
+    change: Callable[[Chunk], Chunk] = lambda chunk: chunk
     """What the line does to a chunk."""
     gate: threading.Event = field(default_factory=threading.Event)
     """While it is clear, uploads are not read."""
@@ -59,23 +63,28 @@ class Ledger:
         self.gate.set()
 
 
-class _Regions(TensorRegionsServicer):
-    def __init__(self, leased: LeasedRegions, ledger: Ledger) -> None:
-        super().__init__(leased)
+class _Line(AroundInterceptor):
+    """Stands between gRPC and the service's own Upload."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
         self._ledger = ledger
 
-    def Upload(self, request_iterator: Iterator[Upload], context: grpc.ServicerContext) -> Any:
-        number = len(self._ledger.uploads)
+    def concerns(self, method: str) -> bool:
+        return method.endswith("/Upload")
+
+    @contextmanager
+    def around(self, method: str, request: Any, context: grpc.ServicerContext) -> Iterator[Iterator[Chunk]]:
+        del method
         self._ledger.uploads.append(0)
+        yield self._counted(request, len(self._ledger.uploads) - 1, context)
 
-        def counted() -> Iterator[Upload]:
-            for request in request_iterator:
-                while not self._ledger.gate.wait(0.05) and context.is_active():
-                    pass
-                yield self._ledger.change(request)
-                self._ledger.uploads[number] += len(request.chunk)
-
-        return super().Upload(counted(), context)
+    def _counted(self, chunks: Iterator[Chunk], number: int, context: grpc.ServicerContext) -> Iterator[Chunk]:
+        for chunk in chunks:
+            while not self._ledger.gate.wait(0.05) and context.is_active():
+                pass
+            yield self._ledger.change(chunk)
+            self._ledger.uploads[number] += len(chunk.chunk)
 
 
 class _Comparison(GRPCInferenceServiceServicer):
@@ -144,10 +153,10 @@ class EarlyService:
         self._server = grpc.server(
             ThreadPoolExecutor(24),
             options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 1 << 30)),
-            interceptors=[ErrorInterceptor()],
+            interceptors=[ErrorInterceptor(), _Line(self.ledger)],
         )
         add_GRPCInferenceServiceServicer_to_server(_Comparison(self.leased, self.ledger), self._server)
-        add_servicer_to(self._server, _Regions(self.leased, self.ledger))
+        add_to(self._server, self.leased)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
         self._server.start()
 

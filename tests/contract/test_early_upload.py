@@ -16,7 +16,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from inference.regions.leased import RegionLimits
-from inference.regions.servicer import Upload
 from node.domain.instances import ImageHeader, ReceivedInstance
 from node.early import sender as sender_module
 from node.early.sender import EarlySender, EarlyTerms
@@ -32,7 +31,7 @@ from node.pipeline import Reading, read_series
 from node.settings import InferenceSettings
 from protos.model_manifest import ModelBundle, ModelManifest
 from tests.bundles import threshold_manifest
-from tests.early_service import EarlyService, early_service, manifest_bundle
+from tests.early_service import Chunk, EarlyService, early_service, manifest_bundle
 from tests.series_factory import SeriesPlan, write_series
 from tests.waiting import wait_until
 
@@ -336,10 +335,10 @@ def test_one_wrong_bit_on_the_way_costs_a_second_upload_and_nothing_else(tmp_pat
     with early_node(tmp_path) as early:
         paths = series(tmp_path / "series", 8)
 
-        def flip(request: Upload) -> Upload:
-            if request.head.slot == 3 and request.chunk:
-                return replace(request, chunk=bytes([request.chunk[0] ^ 1, *request.chunk[1:]]))
-            return request
+        def flip(chunk: Chunk) -> Chunk:
+            if chunk.head.slot == 3 and chunk.chunk:
+                return replace(chunk, chunk=bytes([chunk.chunk[0] ^ 1, *chunk.chunk[1:]]))
+            return chunk
 
         early.service.ledger.change = flip
         early.arrive(paths)
