@@ -29,7 +29,11 @@ def read_access_rules(path: Path, methods: Collection[str]) -> Rules:
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except FileNotFoundError as error:
+        raise SettingsRefused(f"--access {path}: no such file") from error
+    except OSError as error:
+        raise SettingsRefused(f"--access {path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsRefused(f"--access {path}: cannot be read as TOML: {error}") from error
     table = document.get("allow")
     if set(document) != {"allow"} or not isinstance(table, dict):

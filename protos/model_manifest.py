@@ -285,7 +285,11 @@ def read_manifest(path: Path) -> ModelManifest:
     """Read a `model.toml`; raise ManifestError naming the file, the field, the value and what would be right."""
     try:
         return ModelManifest.model_validate(tomllib.loads(read_bounded(path, MANIFEST_BYTES_MOST).decode()))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except FileNotFoundError as error:
+        raise ManifestError(f"{path}: no such file") from error
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ManifestError(f"{path}: cannot be read as TOML: {error}") from error
     except ValidationError as error:
         raise ManifestError(f"{path}: {describe_validation(error)}") from error

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     # DCMTK and Orthanc leave Nagle on by default: 40 ms an instance on loopback.
     os.environ.setdefault("TCP_NODELAY", "1")
+    # Nodes and services start by the dozen: each would compile some thousand modules anew, 2 to 4 s of a core.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     config.addinivalue_line("markers", "needs_program(name): skipped where the program is not installed")
 
 

@@ -96,6 +96,13 @@ def test_a_wrong_access_file_is_refused(text: str, sentence: str, tmp_path: Path
         read_access_rules(file, METHODS)
 
 
+def test_an_access_file_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsRefused, match=r"--access .*absent\.toml: no such file$"):
+        read_access_rules(tmp_path / "absent.toml", METHODS)
+    with pytest.raises(SettingsRefused, match="cannot be read: Is a directory"):
+        read_access_rules(tmp_path, METHODS)
+
+
 def test_half_a_key_pair_and_what_is_no_pem_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.pem"
     file.write_text("nothing")

@@ -77,6 +77,11 @@ def test_what_is_not_a_manifest_is_refused_with_its_path(tmp_path: Path, content
         read_manifest(path)
 
 
+def test_a_manifest_that_is_not_there_is_called_so(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"model\.toml: no such file$"):
+        read_manifest(tmp_path / "model.toml")
+
+
 def test_an_untouched_bundle_opens_with_the_digest_of_its_list(bundle: Path) -> None:
     opened = open_bundle(bundle)
     assert opened.digest == write_digest_list(bundle)
