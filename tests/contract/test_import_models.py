@@ -132,14 +132,8 @@ def test_the_node_makes_coded_segments_of_a_series(imported: Path, service: Runn
     [
         ("lambda.keras", {}, "is a Lambda, which runs Python code"),
         ("reads_file", {}, "holds the op 'ReadFile'"),
-        ("two_inputs.keras", {}, "2 inputs"),
         ("scores.keras", {}, "expected a map on the tile's own grid"),
-        ("net.keras", {"run": "blocks", "block": [16, 16, 16], "halo": 2}, "the layers look 3 voxels around"),
         ("net_saved", {"run": "blocks", "block": [16, 16, 16], "halo": 2}, "blocks answer otherwise than the whole"),
-        ("net_saved", {"run": "blocks", "block": [16, 16, 16]}, "network.halo is missing"),
-        ("pooled.keras", {"run": "blocks", "block": [16, 16, 16], "halo": 4}, "so it has strides"),
-        ("net.keras", {"signature": "serve", "channels": "first"}, "network.channels = 'first'"),
-        ("flat.keras", {}, "make an input of 5 axes; the network takes [any, 32, 48, 1]"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name_and_leaves_nothing(
@@ -201,14 +195,3 @@ def _command_line(process: str) -> bytes:
         return Path(process, "cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def test_a_child_beyond_its_memory_is_ended(tmp_path: Path) -> None:
-    recipe = recipe_of(grid={"size": [340, 340, 340]}, network={"run": "whole"})
-    path = write_recipe(tmp_path / "recipe.toml", recipe)
-    done = hilum(
-        "models", "import", foreign_models() / "net.keras", path, "--models", tmp_path / "models", "--memory-gb", 2
-    )
-    assert done.returncode == 2
-    assert "--memory-gb" in done.stderr
-    assert not (tmp_path / "models").exists()

@@ -60,9 +60,14 @@ def _algorithm(foreign: ForeignNetwork, recipe: Recipe, tell: Tell) -> Algorithm
     halo = chosen_halo(foreign, recipe)
     if recipe.network.run == "blocks":
         tell("step", f"comparing blocks with a halo of {halo} with the whole")
-        tell("note", f"blocks differ from the whole by {try_blocks(network, recipe, halo):.1g} of a probability")
+        difference = try_blocks(one_form(foreign, _before_activation(recipe)), recipe, halo)
+        tell("note", f"blocks differ from the whole by {difference:.1g} of the greatest answer")
     wanted = recipe.network.slices if recipe.network.run == "whole" else WINDOWS_AT_ONCE
     return Algorithm(recipe, network, halo, batch_of(foreign, wanted))
+
+
+def _before_activation(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"network": recipe.network.model_copy(update={"activation": "none"})})
 
 
 def _state_memory(bundle: ModelBundle, algorithm: Algorithm, loaded: int, tell: Tell) -> None:

@@ -1,6 +1,6 @@
 """A checked source becomes a network of one form: FP32 [n, *size, 1] -> probabilities FP32 [n, *size, class]."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def load_network(folder: Path, kind: Kind, terms: NetworkTerms) -> ForeignNetwor
         check_keras_zip(path, folder)
     else:
         check_keras_h5(path)
-    return _of_model(keras.models.load_model(path, compile=False, safe_mode=True))
+    return of_model(keras.models.load_model(path, compile=False, safe_mode=True))
 
 
 def one_form(network: ForeignNetwork, recipe: Recipe) -> Network:
@@ -104,11 +104,11 @@ def _refuse_other_input(takes: Any, recipe: Recipe) -> None:
     if shape.rank is None:
         return
     sizes = list(shape)
-    channel = {"last": sizes[-1], "first": sizes[1], "none": 1}[terms.channels]
-    if channel not in (1, None):
+    channel, other = {"last": (sizes[-1], sizes[1]), "first": (sizes[1], sizes[-1]), "none": (1, None)}[terms.channels]
+    if channel not in (1, None) or (channel is None and other == 1):
         raise RecipeRefused(
-            f"network.channels = {terms.channels!r}: the network takes {_shown(shape)}, {channel} channels there; "
-            f"only networks of one channel are taken. Remedy: correct network.channels, or add a layer that spreads one"
+            f"network.channels = {terms.channels!r}: the network takes {_shown(shape)}, not one channel there; only "
+            f"networks of one channel are taken. Remedy: correct network.channels, or add a layer that spreads one"
         )
     if sizes[0] not in (1, None):
         raise SourceRefused(f"the network takes {sizes[0]} images at once, {_shown(shape)}. Remedy: export any number")
@@ -129,11 +129,11 @@ def _refuse_other_sizes(fixed: list[int | None], recipe: Recipe, shape: Any) -> 
     for at, size in enumerate(fixed):
         if size is not None and (wanted is None or wanted[at] != size):
             shown = None if wanted is None else list(wanted)
-            remedy = "run = 'whole' or 'windows'" if way == "blocks" else f"{key} = {fixed}"
+            remedy = "run = 'whole' or 'windows'" if way == "blocks" else f"{key} = {_shown(fixed)}"
             raise RecipeRefused(f"{key} = {shown}: the network takes {_shown(shape)} only. Remedy: {remedy}")
 
 
-def _shown(shape: Any) -> str:
+def _shown(shape: Iterable[int | None]) -> str:
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
 
 
@@ -143,7 +143,8 @@ def batch_of(network: ForeignNetwork, wanted: int) -> int:
     return 1 if shape.rank is not None and shape[0] == 1 else wanted
 
 
-def _of_model(model: Any) -> ForeignNetwork:
+def of_model(model: Any) -> ForeignNetwork:
+    """Take a loaded Keras model; SourceRefused unless it has one input and one output."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise SourceRefused(
             f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one of each. "

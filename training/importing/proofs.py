@@ -9,8 +9,8 @@ from training.importing.errors import RecipeRefused, SourceRefused
 from training.importing.networks import ForeignNetwork
 from training.importing.recipe import Recipe
 
-BLOCKS_DIFFERENCE_MOST = 1e-4
-"""Of a probability."""
+BLOCKS_DIFFERENCE_MOST = 1e-5
+"""Of the greatest answer."""
 _SMALL, _THIN = 32, 6
 
 
@@ -84,7 +84,15 @@ def chosen_halo(network: ForeignNetwork, recipe: Recipe) -> int:
 
 
 def try_blocks(network: Network, recipe: Recipe, halo: int) -> float:
-    """Cut a volume in two along each axis in turn, and return the greatest difference to the answer of the whole.
+    """Cut a volume in two along each axis in turn, and compare with the answer of the whole.
+
+    Args:
+        network: answers before softmax or sigmoid: those of noise are often certain and would show no difference.
+        recipe: of the import.
+        halo: of its blocks.
+
+    Returns:
+        The greatest difference, as a part of the greatest answer.
 
     Raises:
         RecipeRefused: it is more than rounding.
@@ -104,12 +112,13 @@ def try_blocks(network: Network, recipe: Recipe, halo: int) -> float:
                 f"or pools or cuts its border off. Remedy: run = 'whole' or 'windows'"
             )
         whole = one_piece(answer, fit).made(0)
-        cut = block_pieces(volume, fit, BlockSize(tuple(size), (halo,) * 3), network, len(recipe.labels) + 1)
+        cut = block_pieces(volume, fit, BlockSize(tuple(size), (halo,) * 3), network, recipe.classes)
         parts = [cut.made(tf.constant(index)) for index in range(int(cut.count))]
-        greatest = max(greatest, float(tf.reduce_max(tf.abs(tf.concat(parts, 1) - whole))))
+        most = tf.maximum(tf.reduce_max(tf.abs(whole)), 1e-12)
+        greatest = max(greatest, float(tf.reduce_max(tf.abs(tf.concat(parts, 1) - whole)) / most))
     if not greatest <= BLOCKS_DIFFERENCE_MOST:
         raise RecipeRefused(
-            f"network.halo = {halo}: blocks answer otherwise than the whole, by {greatest:.2g} of a probability. "
+            f"network.halo = {halo}: blocks answer otherwise than the whole, by {greatest:.2g} of the answer. "
             f"Remedy: raise network.halo to what the network reaches, or run = 'whole' where it has strides or pools"
         )
     return greatest

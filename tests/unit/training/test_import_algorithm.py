@@ -12,8 +12,8 @@ from tests.foreign_models import flat_recipe, recipe_of  # noqa: E402
 from training.importing.algorithm import Algorithm, conformed, normalised  # noqa: E402
 from training.importing.errors import RecipeRefused, SourceRefused  # noqa: E402
 from training.importing.layer_reach import layer_reach  # noqa: E402
-from training.importing.networks import ForeignNetwork, batch_of, one_form  # noqa: E402
-from training.importing.proofs import tile_size, try_network  # noqa: E402
+from training.importing.networks import ForeignNetwork, batch_of, of_model, one_form  # noqa: E402
+from training.importing.proofs import chosen_halo, tile_size, try_blocks, try_network  # noqa: E402
 from training.importing.recipe import Recipe  # noqa: E402
 
 LEVELS = (0.0, 1.0, 2.5)
@@ -64,7 +64,12 @@ def test_sigmoid_makes_two_classes_and_none_leaves_probabilities() -> None:
 @pytest.mark.parametrize(
     ("network", "changes", "said"),
     [
-        (foreign(None, None, None, None, None, 3), {}, "3 channels there; only networks of one channel"),
+        (foreign(None, None, None, None, None, 3), {}, "not one channel there; only networks of one channel"),
+        (
+            foreign(None, None, None, None, None, 1),
+            {"network": {"channels": "first"}},
+            r"network\.channels = 'first': the network takes \[any, any, any, any, 1\]",
+        ),
         (foreign(None, None, None, None, 1), {}, r"make an input of 5 axes; the network takes \[any, any, any, 1\]"),
         (foreign(None, None, 16, 16, 16, 1), {}, r"grid\.size = \[16, 16, 16\]"),
         (
@@ -184,6 +189,49 @@ def test_the_reach_of_layers_adds_up_along_the_longest_way() -> None:
     assert layer_reach(keras.Model(given, layers.Conv3D(2, 4, padding="same")(given))) == 2
     assert layer_reach(keras.Model(given, layers.Conv3D(2, 3, strides=2, padding="same")(given))) is None
     assert layer_reach(keras.Model(given, layers.MaxPooling3D()(given))) is None
+
+
+def blocks(**changes: Any) -> Recipe:
+    return recipe(network={"run": "blocks", "block": [16, 16, 16], **changes})
+
+
+def reaching(reach: int | None) -> ForeignNetwork:
+    return ForeignNetwork(None, None, reach, "")
+
+
+def test_the_halo_is_the_stated_one_or_that_of_the_layers() -> None:
+    assert chosen_halo(reaching(3), blocks()) == 3
+    assert chosen_halo(reaching(3), blocks(halo=5)) == 5
+    assert chosen_halo(reaching(None), blocks(halo=5)) == 5
+    assert chosen_halo(reaching(3), recipe()) == 0
+    for reach, halo, said in (
+        (3, 2, "the layers look 3 voxels around. Remedy: halo = 3"),
+        (None, None, "network.halo is missing"),
+        (8, None, "must be larger than two halos of 8"),
+    ):
+        with pytest.raises(RecipeRefused, match=said):
+            chosen_halo(reaching(reach), blocks(**({} if halo is None else {"halo": halo})))
+
+
+def test_blocks_are_tried_against_the_whole() -> None:
+    def looks_two_around(tiles: Any) -> Any:
+        return tf.nn.conv3d(tiles, tf.ones((5, 5, 5, 1, 3)) * [1.0, 0.0, -1.0], (1,) * 5, "SAME")
+
+    def pools(tiles: Any) -> Any:
+        pooled = tf.nn.max_pool3d(tiles, 2, 2, "VALID")
+        return tf.repeat(tf.repeat(tf.repeat(tf.repeat(pooled, 2, 1), 2, 2), 2, 3), 3, 4)
+
+    assert try_blocks(looks_two_around, blocks(), 2) < 1e-5
+    with pytest.raises(RecipeRefused, match="blocks answer otherwise than the whole"):
+        try_blocks(looks_two_around, blocks(), 1)
+    with pytest.raises(RecipeRefused, match="so it has strides"):
+        try_blocks(pools, blocks(), 2)
+
+
+def test_a_model_of_two_inputs_is_refused() -> None:
+    one, two = (keras.Input((None, None, None, 1)) for _ in range(2))
+    with pytest.raises(SourceRefused, match="2 inputs and 1 outputs"):
+        of_model(keras.Model([one, two], keras.layers.Add()([one, two])))
 
 
 def test_tiles_have_the_size_that_the_network_gets() -> None:

@@ -1,5 +1,8 @@
 """What a child leaves is taken only as what was asked for."""
 
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,9 @@ import pytest
 
 from protos.model_manifest import MANIFEST_FILE, ModelBundle, write_digest_list, write_manifest
 from tests.bundles import threshold_bundle
-from training.importing.errors import ConversionFailed
-from training.importing.parent import _checked
+from training.importing.errors import ConversionFailed, ImportRefused, IsolationRefused
+from training.importing.messages import Message
+from training.importing.parent import Terms, _checked, _raise_refusal, _watch
 
 
 @pytest.fixture
@@ -52,3 +56,34 @@ def test_more_files_links_and_damage_are_not(left: ModelBundle) -> None:
     extra.symlink_to("/etc/hostname")
     with pytest.raises(ConversionFailed, match="no sound bundle"):
         _checked(left.directory, asked)
+
+
+def test_a_child_that_holds_too_much_is_killed() -> None:
+    program = "import sys; print('x', flush=True); sys.stdin.read(1); held = b'x' * (300 << 20); sys.stdin.read()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.read(1)
+        ended = threading.Event()
+        watch = threading.Thread(target=_watch, args=(child.pid, 200 << 20, ended))
+        watch.start()
+        assert child.poll() is None
+        child.stdin.write(b"x")
+        child.stdin.flush()
+        assert child.wait(30) == -9
+        watch.join(30)
+        assert not watch.is_alive()
+
+
+def test_how_a_child_ended_is_said(tmp_path: Path) -> None:
+    (tmp_path / "child.log").write_text("first\nstd::bad_alloc\x1b[2J\n", encoding="utf-8")
+    with pytest.raises(ConversionFailed, match=r"by signal SIGKILL .*2 GiB \(--memory-gb\).*std::bad_alloc \[2J"):
+        _raise_refusal(None, -9, tmp_path, Terms(memory_gb=2))
+    with pytest.raises(ConversionFailed, match="by status 1"):
+        _raise_refusal(Message("done", ""), 1, tmp_path, Terms())
+    with pytest.raises(ImportRefused, match="a sentence"):
+        _raise_refusal(Message("refused", "a sentence"), 3, tmp_path, Terms())
+    with pytest.raises(IsolationRefused, match="--allow-network-unisolated"):
+        _raise_refusal(Message("unisolated", "unshare: Operation not permitted"), 3, tmp_path, Terms())
+    _raise_refusal(Message("done", ""), 0, tmp_path, Terms())
