@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from inference.graph import by_slabs
-from inference.graph.answers import refuse_many_classes
+from inference.graph.answers import finite, refuse_many_classes
 from inference.graph.fitting import Fit
 from inference.graph.resampling import Axis, axis
 from inference.graph.sampling import resampled as resampled_in_plane
@@ -70,7 +70,7 @@ def label_map(pieces: Pieces, fit: Fit, sizes: Any) -> tuple[Any, Any]:
     """Return the most probable class on the input grid, and how sure the network was.
 
     Probabilities are resampled (linearly, averaged where the grid becomes coarser), not labels; the first class wins a
-    tie and stands where the canvas cut the image off.
+    tie and stands where the canvas cut the image off. The run fails where a probability is NaN or infinite.
 
     Args:
         pieces: Probabilities on the part of the network's grid that lies in the canvas.
@@ -78,8 +78,7 @@ def label_map(pieces: Pieces, fit: Fit, sizes: Any) -> tuple[Any, Any]:
         sizes: INT32 [3] of the input grid, which has the same borders as the network's.
 
     Returns:
-        Labels UINT8 [slice, row, column]; and FP32 [1], the mean over the network's voxels of the greatest probability,
-        which is NaN where any probability is.
+        Labels UINT8 [slice, row, column]; and FP32 [1], the mean over the network's voxels of the greatest probability.
 
     Raises:
         ValueError: there are more than 256 classes.
@@ -88,7 +87,7 @@ def label_map(pieces: Pieces, fit: Fit, sizes: Any) -> tuple[Any, Any]:
     back = _BackOnInput(*(_kept_axis(fit, sizes, at) for at in range(3)))
 
     def body(index: Any, done: Any, carried: Any, labels: Any, sure: Any) -> tuple[Any, ...]:
-        fresh = pieces.made(index)
+        fresh = finite(pieces.made(index), "class probabilities")
         begin = pieces.edges[index] - tf.shape(carried)[1]
         held = _Held(begin, tf.concat((carried, fresh), axis=1))
         ready = _ready(back.slices, pieces, index)
@@ -154,6 +153,5 @@ def _most_probable(back: _BackOnInput, held: _Held, start: Any, stop: Any) -> An
 
 
 def _sureness(probabilities: Any) -> Any:
-    """Sum the greatest probability of each voxel; NaN or infinity anywhere makes it NaN."""
-    greatest = tf.reduce_sum(tf.reduce_max(probabilities, axis=0))
-    return tf.cast(greatest + 0 * tf.reduce_sum(probabilities), tf.float64)
+    """Sum the greatest probability of each voxel, FP64."""
+    return tf.cast(tf.reduce_sum(tf.reduce_max(probabilities, axis=0)), tf.float64)
