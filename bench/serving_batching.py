@@ -1,79 +1,49 @@
-"""What batching gives 32 clients, whether every answer is right, and what the service adds to a tiny model's call.
+"""What batching gives 32 clients of a small classifier, and whether every answer belongs to its request.
 
-`python -m bench.serving_batching` builds its models, asks services of its own, and prints figures.
-`python -m bench.serving_batching build DIR` is its child.
+`python -m bench.serving_batching` builds a MobileNetV2 (width 0.35, 96 x 96 x 3, random weights) twice: with its parts,
+so that tiles of several requests share a run, and whole. The whole one is served by a service that runs one request at
+a time, as is the default, and by one that runs two. 32 clients in 4 processes, which share the cores with the service,
+ask each in turn, round by round; what the service itself spent is its CPU time a request. Then the same clients send
+requests of 10,000 different contents to a model that doubles voxels, and check each answer bit by bit.
 """
 
-import json
+import argparse
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
-from numpy.typing import NDArray
 
-from bench.serving_peers import service
+from bench.serving_clients import DOUBLER, WRONG_BEYOND, Asked, Clients, clients
+from bench.serving_peers import Service, service
+from bench.tables import print_machine, print_table
 from protos.model_manifest import Batching, ModelManifest, open_bundle
-from protos.open_inference_pb2 import ModelInferRequest
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.part_bundles import part_bundles
 
-SIZE, LAYERS = 1024, 4
-CLIENTS = 32
-BATCHED_REQUESTS, WHOLE_REQUESTS, TINY_REQUESTS = 10_000, 2_000, 2_000
-WRONG_BEYOND = 1e-3
-"""Greatest difference of an answer (values of -1 to 1) from the one that numpy gives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What `CLIENTS` at once got of a model."""
-
-    requests: int
-    wrong: int
-    failed: int
-    per_second: float
-    p50_ms: float
-    p99_ms: float
+SIZE, WIDTH, CLASSES, POOL = 96, 0.35, 8, 64
+PROCESSES, THREADS = 4, 8
+BATCHED, WHOLE = "batched", "whole"
+TERMS = Batching(max_batch=16, max_delay_ms=2.0)
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def weights() -> list[NDArray[np.float32]]:
-    """Draw the layers of the model, always the same."""
-    drawn = np.random.default_rng(7)
-    return [(drawn.normal(size=(SIZE, SIZE)) / np.sqrt(SIZE)).astype(np.float32) for _ in range(LAYERS)]
-
-
-def expected(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Answer as the model must: values [n, SIZE] -> [n, SIZE]."""
-    for layer in weights():
-        values = np.tanh(values @ layer)
-    return values
-
-
-def _manifest(name: str, size: int, batching: Batching | None) -> ModelManifest:
-    tensor = {"datatype": "FP32", "shape": [size]}
+def _manifest(name: str, batching: Batching | None) -> ModelManifest:
     return ModelManifest.model_validate(
         {
             "schema_version": 1,
             "identity": {"name": name, "version": "1", "title": name, "manufacturer": "Hilum bench"},
             "use": {"intended_use": "Measuring the service.", "research_use": "Not for use on patients."},
-            "accepts": {
-                "modalities": ["CT"],
-                "body_part_missing": "accept",
-                "max_oblique_deg": 45.0,
-                "slices": {"least": 1},
-            },
-            "inputs": [{"name": "values", **tensor}],
-            "outputs": [{"name": "answers", **tensor}],
-            "memory": {"base_mb": 1, "bytes_per_voxel": 64},
+            "accepts": {"modalities": ["CT"], "body_part_missing": "accept"},
+            "inputs": [{"name": "image", "datatype": "UINT8", "shape": [SIZE, SIZE, 3]}],
+            "outputs": [{"name": "scores", "datatype": "FP32", "shape": [CLASSES]}],
+            "memory": {"base_mb": 8, "bytes_per_voxel": 256},
             "licence": "Apache-2.0",
             "batching": batching,
         }
@@ -81,115 +51,169 @@ def _manifest(name: str, size: int, batching: Batching | None) -> ModelManifest:
 
 
 def build(directory: Path) -> None:
-    """Export the model with tiles, the same whole, and a tiny one."""
+    """Export the network with its parts and whole; run in a process of its own, so that keras stays out of this one."""
+    import keras
     import tensorflow as tf
 
     from training.export import export_bundle
     from training.parts import TileParts
 
-    layers = [tf.constant(layer) for layer in weights()]
+    keras.utils.set_random_seed(7)
+    network = keras.applications.MobileNetV2((SIZE, SIZE, 3), WIDTH, include_top=False, weights=None, pooling="avg")
+    # Drawn at random the features of all images are nearly alike; spread out, a mix-up of answers is seen.
+    images = _images().astype(np.float32) / 127.5 - 1
+    features = np.asarray(network(images))
+    drawn = np.random.default_rng(8).normal(size=(features.shape[1], CLASSES)).astype(np.float32)
+    middle, width = features.mean(0), (features @ drawn).std(0)
 
-    def network(tiles: Any) -> dict[str, Any]:
-        for layer in layers:
-            tiles = tf.tanh(tf.matmul(tiles, layer))
-        return {"many": tiles}
+    def answer(tiles: Any) -> dict[str, Any]:
+        return {"many": tf.matmul(network(tiles) - middle, drawn / width)}
 
-    parts = TileParts(lambda values: {"tiles": values[None]}, network, lambda many: {"answers": many[0]})
-    export_bundle(parts, _manifest("batched", SIZE, Batching(max_batch=16, max_delay_ms=2.0)), directory, None)
-    export_bundle(lambda values: parts(values=values), _manifest("whole", SIZE, None), directory, None)
-    export_bundle(lambda values: {"answers": values + 1}, _manifest("tiny", 4, None), directory, None)
-
-
-def request_of(model: str, values: NDArray[np.float32]) -> ModelInferRequest:
-    """Write a request."""
-    request = ModelInferRequest(model_name=model, raw_input_contents=[values.tobytes()])
-    request.inputs.add(name="values", datatype="FP32", shape=values.shape)
-    return request
-
-
-def load(address: str, model: str, requests: int) -> Load:
-    """Ask a model `requests` times from `CLIENTS` threads, each with a channel of its own."""
-    inputs = np.random.default_rng(11).normal(size=(256, SIZE)).astype(np.float32)
-    right, ready = expected(inputs), threading.Barrier(CLIENTS + 1)
-
-    def client(number: int) -> tuple[list[float], int, int]:
-        spent, wrong, failed = [], 0, 0
-        with grpc.insecure_channel(address, (("grpc.use_local_subchannel_pool", 1),)) as channel:
-            ask = GRPCInferenceServiceStub(channel).ModelInfer
-            ask(request_of("tiny", np.zeros(4, np.float32)))
-            ready.wait()
-            for index in range(number, requests, CLIENTS):
-                began = time.perf_counter()
-                try:
-                    answer = ask(request_of(model, inputs[index % 256]), timeout=60).raw_output_contents[0]
-                except grpc.RpcError:
-                    failed += 1
-                    continue
-                spent.append(time.perf_counter() - began)
-                difference = np.abs(np.frombuffer(answer, np.float32) - right[index % 256]).max()
-                wrong += not difference <= WRONG_BEYOND
-        return spent, wrong, failed
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        running = [pool.submit(client, number) for number in range(CLIENTS)]
-        ready.wait()
-        began = time.perf_counter()
-        found = [item.result() for item in running]
-        seconds = time.perf_counter() - began
-    p50, p99 = _percentiles([value for spent, _, _ in found for value in spent])
-    wrong, failed = sum(item[1] for item in found), sum(item[2] for item in found)
-    return Load(requests, wrong, failed, round((requests - failed) / seconds, 1), p50, p99)
+    parts = TileParts(
+        lambda image: {"tiles": (tf.cast(image, tf.float32) / 127.5 - 1)[None]},
+        answer,
+        lambda many: {"scores": many[0]},
+    )
+    export_bundle(parts, _manifest(BATCHED, TERMS), directory, None)
+    export_bundle(lambda image: parts(image=image), _manifest(WHOLE, None), directory, None)
 
 
-def _percentiles(seconds: list[float]) -> tuple[float, float]:
-    """Give p50 and p99 in milliseconds."""
-    cuts = statistics.quantiles(seconds, n=100)
-    return round(cuts[49] * 1000, 3), round(cuts[98] * 1000, 3)
+def _images() -> np.ndarray:
+    return np.random.default_rng(9).integers(0, 255, (POOL, SIZE, SIZE, 3), np.uint8)
 
 
-def latencies(ask: Callable[[], object]) -> tuple[float, float]:
-    """Call again and again, one after the other; p50 and p99 in milliseconds."""
-    spent = []
-    for _ in range(TINY_REQUESTS):
-        began = time.perf_counter()
-        ask()
-        spent.append(time.perf_counter() - began)
-    return _percentiles(spent[TINY_REQUESTS // 10 :])
-
-
-def over(address: str) -> tuple[float, float]:
-    """Measure the tiny model through the service."""
-    request = request_of("tiny", np.zeros(4, np.float32))
-    with grpc.insecure_channel(address) as channel:
-        ask = GRPCInferenceServiceStub(channel).ModelInfer
-        return latencies(lambda: ask(request))
-
-
-def direct(models: Path) -> tuple[float, float]:
-    """Measure the tiny model in this process, by the same runner."""
-    from inference.call import Call
+def write_pool(models: Path, path: Path) -> None:
+    """Let the whole network answer each image alone in this process, and see that all answers are far apart."""
     from inference.runners.loading import load_runner
+    from inference.runners.whole import Predictor
 
-    runner = load_runner(open_bundle(models / "tiny" / "1"))
-    values = np.zeros(4, np.float32)
-    return latencies(lambda: runner.run({"values": values}, Call(), {}))
+    predictor = load_runner(open_bundle(models / WHOLE / "1"))
+    assert isinstance(predictor, Predictor)
+    images = _images()
+    answers = np.stack([predictor.predict({"image": image})["scores"] for image in images])
+    apart = np.abs(answers[:, None] - answers[None]).max(-1) + np.diag(np.full(POOL, np.inf))
+    assert apart.min() > 20 * WRONG_BEYOND, f"answers are as near as {apart.min():.2g}"
+    np.savez(path, images=images, answers=answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round of one way: what the clients got, and the seconds of CPU that the service spent."""
+
+    asked: Asked
+    cpu_s: float
+
+    @property
+    def per_second(self) -> float:
+        """Answers a second."""
+        return (self.asked.requests - self.asked.failed) / self.asked.seconds
+
+
+def cpu_seconds(pid: int) -> float:
+    """Read the CPU time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def rounds_of(ways: dict[str, Callable[[], Round]], rounds: int) -> dict[str, list[Round]]:
+    """Let the ways take turns."""
+    for once in ways.values():
+        once()
+    found: dict[str, list[Round]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, once in ways.items():
+            found[name].append(once())
+    return found
+
+
+def way(running: Service, asking: Clients, model: str, requests: int) -> Callable[[], Round]:
+    """Give what asks a model once round."""
+
+    def once() -> Round:
+        before = cpu_seconds(running.pid)
+        asked = asking.ask(model, requests)
+        assert not asked.wrong, f"{model}: {asked.wrong} wrong answers"
+        return Round(asked, cpu_seconds(running.pid) - before)
+
+    return once
+
+
+def report(found: dict[str, list[Round]]) -> None:
+    """Print the table and the ratios."""
+    rows = []
+    for name, rounds in found.items():
+        cuts = statistics.quantiles([value for one in rounds for value in one.asked.each_ms], n=100)
+        speed, cpu = (_median(rounds, of) for of in (lambda one: one.per_second, _cpu_ms))
+        failed = sum(one.asked.failed for one in rounds)
+        rows.append((name, f"{speed:.0f}", f"{cuts[49]:.0f}", f"{cuts[98]:.0f}", f"{cpu:.2f}", str(failed)))
+    header = ("way", "answers a second", "p50, ms", "p99, ms", "CPU of the service, ms an answer", "refused or failed")
+    print_table(header, rows)
+    first, *others = found
+    for other in others:
+        for what, of in (("Answers a second", lambda one: one.per_second), ("CPU an answer", _cpu_ms)):
+            each = [of(ours) / of(theirs) for ours, theirs in zip(found[first], found[other], strict=True)]
+            print(f"{what}, {first} / {other}: {statistics.median(each):.2f} ({min(each):.2f}-{max(each):.2f}).")
+
+
+def _cpu_ms(one: Round) -> float:
+    return one.cpu_s / max(1, len(one.asked.each_ms)) * 1e3
+
+
+def _median(rounds: list[Round], of: Callable[[Round], float]) -> float:
+    return statistics.median(of(one) for one in rounds)
+
+
+def throughput(models: Path, pool: Path, options: argparse.Namespace) -> None:
+    """Measure the classifier, batched and not."""
+    with ExitStack() as opened:
+        ways = {}
+        for name, model, concurrency in (
+            ("batched", BATCHED, "1"),
+            ("whole, one at a time", WHOLE, "1"),
+            ("whole, two at a time", WHOLE, "2"),
+        ):
+            limits = ("--model", model, "--queue", str(PROCESSES * THREADS), "--concurrency", concurrency)
+            running = opened.enter_context(service(models, *limits))
+            asking = opened.enter_context(clients(running.tcp, pool, PROCESSES, THREADS))
+            ways[name] = way(running, asking, model, options.requests)
+        report(rounds_of(ways, options.rounds))
+
+
+def identity(pool: Path, contents: int) -> None:
+    """Send requests of different contents and count the wrong answers."""
+    with (
+        service(part_bundles() / "good", "--model", DOUBLER) as running,
+        clients(running.tcp, pool, PROCESSES, THREADS) as asking,
+    ):
+        asked = asking.ask(DOUBLER, contents)
+    print(
+        f"\n{asked.requests} requests of different contents by {PROCESSES * THREADS} clients at once, batched: "
+        f"{asked.wrong} wrong answers, {asked.failed} refused or failed."
+    )
+    assert not asked.wrong
+    assert not asked.failed
 
 
 def main() -> None:
     """Build, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=1600, help="of each way in each round")
+    parser.add_argument("--contents", type=int, default=10_000)
+    parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.build is not None:
+        build(options.build)
+        return
+    print_machine()
     with tempfile.TemporaryDirectory(prefix="hilum-bench-") as folder:
-        models = Path(folder)
-        subprocess.run([sys.executable, "-m", "bench.serving_batching", "build", folder], check=True)
-        with service(models, "--queue", "64") as running:
-            print("batched ", json.dumps(asdict(load(running.tcp, "batched", BATCHED_REQUESTS))), flush=True)
-            print("whole   ", json.dumps(asdict(load(running.tcp, "whole", WHOLE_REQUESTS))), flush=True)
-            print("tiny by Unix socket, p50 and p99 in ms", over(running.unix), flush=True)
-            print("tiny by TCP,         p50 and p99 in ms", over(running.tcp), flush=True)
-        print("tiny called directly, p50 and p99 in ms", direct(models))
+        models, pool = Path(folder) / "models", Path(folder) / "pool.npz"
+        models.mkdir()
+        subprocess.run([sys.executable, "-m", "bench.serving_batching", "--build", str(models)], check=True)
+        write_pool(models, pool)
+        throughput(models, pool, options)
+        identity(pool, options.contents)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["build"]:
-        build(Path(sys.argv[2]))
-    else:
-        main()
+    main()

@@ -2,6 +2,7 @@
 # ruff: noqa: N802, ARG002 - names and parameters are the protocol's
 
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import version
 
 import grpc
@@ -55,7 +56,7 @@ class ModelRpcs(PartedServicer):
     ) -> messages.ServerMetadataResponse:
         """Name the server, its version and the extensions that it offers."""
         offered = EXTENSIONS + (REGION_EXTENSIONS if self._parts.has_regions else ())
-        return messages.ServerMetadataResponse(name=SERVER_NAME, version=version("hilum"), extensions=offered)
+        return messages.ServerMetadataResponse(name=SERVER_NAME, version=_own_version(), extensions=offered)
 
     def ModelMetadata(
         self, request: messages.ModelMetadataRequest, context: grpc.ServicerContext
@@ -151,3 +152,9 @@ def _refuse_carried_model(parameters: Iterable[str]) -> None:
         if name.startswith(_CARRIED_MODEL):
             raise RequestRefused(f"parameter {name!r}: a model comes by its folder on the server, never by the wire")
         raise RequestRefused(f"parameter {name!r}: is not offered")
+
+
+@cache
+def _own_version() -> str:
+    """Read the version once: it stands in a file of the installed package."""
+    return version("hilum")
