@@ -1,30 +1,30 @@
-"""Memory of the service's execution: large volumes in slabs, and many requests in a row.
+"""Memory of the service while four volumes of 2,000 x 512 x 512 (1 GB each) go through it in slabs, one by one.
 
-`python -m bench.serving_memory` sends four volumes of 2,000 x 512 x 512 (1 GB each), one after the other, through a
-slab model whose input and output are mapped shared memory, as regions are, and looks at the private memory
-(`RssAnon`) beyond that of the loaded model. The runner is called directly, in this process: gRPC takes no part.
-Then a service as a process of its own answers 10,000 small requests by Unix socket.
+`python -m bench.serving_memory` runs the service as a process of its own and asks it as the node does: over gRPC, the
+voxels written into a region of the service's memory, the answer (0.5 GB) read where the service wrote it. The model
+smooths over three slices and marks what is above the volume's mean, 32 slices at a time. Looked at every 5 ms is the
+service's private memory (`RssAnon`); regions are shared memory (`RssShmem`) and are the input and the output. Every
+voxel of every answer is checked. Needs 6 GB of free memory with the figures as they stand.
 """
 
 import argparse
-import gc
-import mmap
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.serving_peers import MIB, PeakMemory, memory_of, service, volume_of
-from node.inference_client.requests import build_request
-from protos.model_manifest import ModelManifest, Slabs, Tensor, open_bundle
-from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from bench.tables import print_machine, print_table, without_log
+from node.inference_client.client import InferenceClient
+from node.settings import InferenceSettings
+from protos.model_manifest import ModelBundle, ModelManifest, Slabs, Tensor, open_bundle
 from tests.bundles import threshold_manifest
 
 NAME = "in_slabs"
@@ -33,17 +33,17 @@ STATE = (
     Tensor(name="state/voxels", datatype="FP64", shape=()),
 )
 SIZE = 512
-SETTLED = 1_000
-"""Requests before growth is counted."""
+_BLOCK = 50
+"""Slices that are checked at a time."""
 
 
 def slab_manifest() -> ModelManifest:
-    """Manifest of a model that smooths over three slices and marks what is above the mean, 32 slices at a time."""
+    """Describe the model."""
     return threshold_manifest(name=NAME).model_copy(update={"slabs": Slabs(slices=32, halo=1, state=STATE)})
 
 
 def build(models: Path) -> None:
-    """Export the model; run in a process of its own, so that tracing leaves nothing behind here."""
+    """Export the model; run in a process of its own, so that TensorFlow stays out of this one."""
     import tensorflow as tf
 
     from training.export import export_bundle
@@ -71,74 +71,79 @@ def build(models: Path) -> None:
     export_bundle(SlabParts(slab, STATE, survey), slab_manifest(), models, golden)
 
 
-def shared_array(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Make an array in mapped shared memory, which counts as `RssShmem` and not as private."""
-    count = int(np.prod(shape))
-    return np.frombuffer(mmap.mmap(-1, count * np.dtype(dtype).itemsize), dtype, count).reshape(shape)
+def slices_of(number: int, slices: int) -> Iterator[NDArray[np.int16]]:
+    """Give the slices of one of the volumes, each another."""
+    pattern = np.random.default_rng(number).integers(-1000, 1000, (SIZE, SIZE)).astype(np.int16)
+    for index in range(slices):
+        yield np.roll(pattern, 7 * index) + np.int16(index % 100)
 
 
-def large_volumes(models: Path, slices: int, volumes: int) -> None:
-    """Run volumes in a row and print the peak of private memory beyond that of the loaded model."""
-    from inference.call import Call
-    from inference.runners.loading import load_runner
-    from inference.runners.whole import bound_threads
+def wrong_voxels(image: NDArray[np.int16], marked: NDArray[np.uint8]) -> int:
+    """Count the voxels that numpy marks otherwise."""
+    total = sum(int(part.sum(dtype=np.int64)) for part in image)
+    mean, wrong = np.float32(total / image.size), 0
+    for first in range(0, len(image), _BLOCK):
+        begin, end = max(0, first - 1), min(len(image), first + _BLOCK + 1)
+        wide = image[begin:end].astype(np.float32)
+        wide = np.pad(wide, ((begin > first - 1, end < first + _BLOCK + 1), (0, 0), (0, 0)))
+        right = (wide[:-2] + wide[1:-1] + wide[2:]) / np.float32(3) > mean
+        wrong += np.count_nonzero(right[: len(marked[first : first + _BLOCK])] != marked[first : first + _BLOCK])
+    return wrong
 
-    bound_threads(os.cpu_count() or 1)
-    runner = load_runner(open_bundle(models / NAME / "1"))
-    gc.collect()
-    before = memory_of(os.getpid())["RssAnon"]
-    image, output = shared_array((slices, SIZE, SIZE), np.int16), shared_array((slices, SIZE, SIZE), np.uint8)
-    rescale = {"slope": np.ones(slices, np.float32), "intercept": np.zeros(slices, np.float32)}
-    pattern = np.random.default_rng(2).integers(-1000, 1000, (SIZE, SIZE)).astype(np.int16)
-    for number in range(volumes):
-        for index in range(slices):
-            image[index] = np.roll(pattern, index + number)
-        inputs = {"image": image, **rescale, "spacing": np.ones(3, np.float32)}
-        begun = time.perf_counter()
-        with PeakMemory(os.getpid()) as peak:
-            outcome = runner.run(inputs, Call(), {"probability": output.data.cast("B")})
-        assert np.shares_memory(outcome.outputs["probability"], output)
+
+def ask(client: InferenceClient, bundle: ModelBundle, number: int, slices: int) -> tuple[float, int, int]:
+    """Send a volume; give seconds from its being there to the answer, its bytes and the wrong voxels."""
+    room = client.room(slices * SIZE * SIZE * 2)
+    assert room is not None, "the service's regions cannot be mapped here"
+    place = np.frombuffer(room, np.int16).reshape(slices, SIZE, SIZE)
+    for index, part in enumerate(slices_of(number, slices)):
+        place[index] = part
+    begun = time.perf_counter()
+    marked = client.infer(bundle, volume_of(place)).outputs["probability"]
+    return time.perf_counter() - begun, place.nbytes + marked.nbytes, wrong_voxels(place, marked)
+
+
+def measure(models: Path, slices: int, volumes: int) -> None:
+    """Send the volumes and print what the service took beyond the model, the inputs and the outputs."""
+    bundle = open_bundle(models / NAME / "1")
+    with service(models) as running, closing(InferenceClient(InferenceSettings(endpoint=running.unix))) as client:
+        before = memory_of(running.pid)["RssAnon"]
+        rows, highest = [], 0
+        for number in range(volumes):
+            with PeakMemory(running.pid) as peak:
+                seconds, size, wrong = ask(client, bundle, number, slices)
+            assert not wrong, f"volume {number + 1}: {wrong} voxels are wrong"
+            after, highest = memory_of(running.pid), max(highest, peak.bytes - before)
+            figures = (seconds, size / 1e9, after["RssShmem"] / MIB, (peak.bytes - before) / MIB)
+            kept = (after["RssAnon"] - before) / MIB
+            rows.append((f"{number + 1}", *(f"{value:.1f}" for value in figures[:2]), *_whole(*figures[2:], kept)))
+        header = ("volume", "s", "GB in and out", "regions after it, MiB", "peak beyond, MiB", "kept beyond, MiB")
+        print_table(header, rows)
         print(
-            f"volume {number + 1}: {image.nbytes / 1e9:.2f} GB in, {output.nbytes / 1e9:.2f} GB out in place, "
-            f"{time.perf_counter() - begun:.1f} s, marked {outcome.outputs['probability'].mean():.3f}, "
-            f"peak beyond the model {(peak.bytes - before) / MIB:.0f} MiB",
-            flush=True,
+            f"The service with its model takes {before / MIB:.0f} MiB of private memory; "
+            f"at most {highest / MIB:.0f} MiB came to it beside the regions."
         )
 
 
-def many_requests(models: Path, count: int) -> None:
-    """Answer small requests by Unix socket and print how the service's private memory grew."""
-    volume = volume_of(np.random.default_rng(3).integers(-99, 99, (40, 32, 32)).astype(np.int16))
-    request = build_request(slab_manifest(), volume, "11111111-2222-3333-4444-555555555555")
-    with service(models) as running, grpc.insecure_channel(running.unix) as channel:
-        stub = GRPCInferenceServiceStub(channel)
-        for _ in range(SETTLED):
-            stub.ModelInfer(request)
-        before, begun = memory_of(running.pid)["RssAnon"], time.perf_counter()
-        for done in range(1, count + 1):
-            stub.ModelInfer(request)
-            if done % max(1, count // 4) == 0:
-                grown = memory_of(running.pid)["RssAnon"] - before
-                print(
-                    f"{done} requests, {time.perf_counter() - begun:.0f} s: grown by {grown / MIB:.1f} MiB", flush=True
-                )
+def _whole(*values: float) -> tuple[str, ...]:
+    return tuple(f"{value:.0f}" for value in values)
 
 
 def main() -> None:
-    """Build the model and take both measurements."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Build the model and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=int, default=2000)
     parser.add_argument("--volumes", type=int, default=4)
-    parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.build is not None:
         build(options.build)
         return
+    without_log()
+    print_machine()
     with tempfile.TemporaryDirectory(prefix="hilum-") as folder:
         subprocess.run([sys.executable, "-m", "bench.serving_memory", "--build", folder], check=True)
-        large_volumes(Path(folder), options.slices, options.volumes)
-        many_requests(Path(folder), options.requests)
+        measure(Path(folder), options.slices, options.volumes)
 
 
 if __name__ == "__main__":

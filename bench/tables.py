@@ -1,9 +1,17 @@
 """Markdown tables, as they stand in docs/performance.md."""
 
+import logging
 import os
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import structlog
+
+
+def without_log() -> None:
+    """Keep the lines that the node's client logs for every request out of the tables."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
