@@ -16,6 +16,7 @@ from inference.security import TlsFiles
 from inference.settings import BUNDLED_MODELS, DEFAULT_LISTEN
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 _OF_THE_EXTRA = ("ray", "aiohttp", "fastapi", "starlette", "uvicorn", "tensorflow", "grpc_health", "grpc_reflection")
 
 
@@ -114,6 +115,8 @@ def run(arguments: Sequence[str], program: str = "python -m inference.scale") ->
     except (SettingsRefused, ListenError) as error:
         sys.stderr.write(f"{error}\n")
         return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED  # nothing was started yet
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _OF_THE_EXTRA:
             raise

@@ -66,7 +66,11 @@ class ScaleService:
         with cluster(self._settings, self._doors().to_environment()):
             stop_on_signals(self)  # Ray put a handler of its own in the place of ours
             refuse_missing(self._terms, ray.cluster_resources())
-            status = self._serve()
+            try:
+                status = self._serve()
+            except _LOST as error:
+                _log.error("cluster_lost", reason=type(error).__name__)
+                status = 1
         remove_sockets(self.addresses)
         _log.info("service_stopped")
         return status
@@ -83,21 +87,26 @@ class ScaleService:
         return Doors(self.addresses, files, own_host_only=self._settings.cluster.address is None)
 
     def _serve(self) -> int:
-        self._deploy()
+        if not self._stop.is_set():
+            self._open_doors()
+        if not self._stop.is_set():
+            self._deploy()
         states = self._await_models()
         answering = [f"{state.name}/{state.version}" for state in states if state.state == "READY"]
         if not answering:
             return 0 if self._stop.is_set() else 1
         self._announce(answering, {f"{of.name}/{of.version}": of.reason for of in states if of.state == "UNAVAILABLE"})
         try:
-            return self._follow()
+            while not self._stop.wait(_LOOK_S):
+                self._watch.look()
+            self._drain()
         finally:
             if self._settings.ready_file is not None:
                 self._settings.ready_file.unlink(missing_ok=True)
+        return 0
 
-    def _deploy(self) -> None:
+    def _open_doors(self) -> None:
         ports = [port for address in self.addresses if (port := port_of(address))]
-        quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
         serve.start(
             ProxyLocation.HeadOnly if self._settings.cluster.address is None else ProxyLocation.EveryNode,
             HTTPOptions(host=LOOPBACK, port=free_port()),
@@ -106,11 +115,13 @@ class ScaleService:
                 grpc_servicer_functions=[SERVICER_FUNCTION],
                 enable_reflection=self._settings.reflection,
             ),
-            logging_config=quiet,
+            logging_config=_quiet(),
         )
+
+    def _deploy(self) -> None:
         application = build_application(self._settings, self._offer, self._terms)
         serve.run_many(
-            [serve.RunTarget(application, name=APPLICATION, logging_config=quiet)],
+            [serve.RunTarget(application, name=APPLICATION, logging_config=_quiet())],
             wait_for_ingress_deployment_creation=False,
             wait_for_applications_running=False,
         )
@@ -136,16 +147,6 @@ class ScaleService:
             line = {"addresses": list(self.addresses), "models": models, "refused": dict(refused)}
             write_ready_file(self._settings.ready_file, line)
 
-    def _follow(self) -> int:
-        try:
-            while not self._stop.wait(_LOOK_S):
-                self._watch.look()
-            self._drain()
-        except _LOST as error:
-            _log.error("cluster_lost", reason=type(error).__name__)
-            return 1
-        return 0
-
     def _drain(self) -> None:
         grace_s = self._settings.grace_s
         _log.info("drain_started", grace_s=grace_s)
@@ -159,6 +160,11 @@ class ScaleService:
 def _terms(settings: ScaleSettings, names: Mapping[str, Any]) -> dict[str, ModelTerms]:
     apart = read_scaling(settings.scaling, settings.terms, names) if settings.scaling is not None else {}
     return {name: apart.get(name, settings.terms) for name in names}
+
+
+def _quiet() -> LoggingConfig:
+    """Ray logs what is wrong, and no request: those are logged by their replica."""
+    return LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
 def _index() -> list[ModelState]:

@@ -1,9 +1,10 @@
 """What runs first in every process of the application: Ray's doors are put where the operator said.
 
 Ray Serve's gRPC proxy listens on every interface without TLS, and so do the servers by which its replicas could speak
-to each other; neither can be set. Two functions of Ray are replaced for that, and a third so that a client which comes
-while the application is being started or ended hears UNAVAILABLE (which it tries again) instead of NOT_FOUND. Ray's
-version is pinned; `check_ray` refuses another in which one of the three is no longer what is replaced here.
+to each other; neither can be set. Two functions of Ray are replaced for that. Two more are replaced so that a client
+hears UNAVAILABLE, which it tries again, where Ray's proxy says NOT_FOUND (while the application is being started or
+ended) or INTERNAL (when the ingress dies under a request). Ray's version is pinned; `check_ray` refuses another in
+which one of the four is no longer what is replaced here.
 """
 
 import inspect
@@ -22,7 +23,9 @@ from inference.security import TlsFiles, server_credentials
 
 SETUP_HOOK = f"{__name__}.confine"
 VARIABLE = "HILUM_SCALE_DOORS"
+StatusOf = Callable[[BaseException, Any, str], Any]
 _ANY_INTERFACE = "[::]:"
+_GONE = "the process that had the request is gone; try again"
 _STARTING = "the service is being started or ended; try again"
 
 
@@ -63,6 +66,7 @@ def check_ray() -> None:
         (tls_utils.add_port_to_grpc_server, ["server", "address"]),
         (default_impl.add_grpc_address, ["grpc_server", "server_address"]),
         (proxy.gRPCProxy.not_found_response, ["self", "proxy_request"]),
+        (proxy.get_grpc_response_status, ["exc", "request_timeout_s", "request_id"]),
     ):
         found = list(inspect.signature(function).parameters)
         if found != wanted:
@@ -97,12 +101,28 @@ def _open(doors: Doors, server: Any) -> None:
     from ray.serve._private import proxy
 
     proxy.gRPCProxy.not_found_response = _not_yet
+    proxy.get_grpc_response_status = _again_after_a_death(proxy.get_grpc_response_status)
     credentials = server_credentials(doors.tls_files)
     for address in doors.listen:
         listen(server, address, credentials)
 
 
 async def _not_yet(_proxy: Any, _request: Any) -> AsyncIterator[Any]:
+    yield _unavailable(_STARTING)
+
+
+def _again_after_a_death(
+    status_of: Callable[[BaseException, Any, str], Any],
+) -> Callable[[BaseException, Any, str], Any]:
+    from ray.exceptions import RayActorError
+
+    def status(error: BaseException, timeout_s: Any, request_id: str) -> Any:
+        return _unavailable(_GONE) if isinstance(error, RayActorError) else status_of(error, timeout_s, request_id)
+
+    return status
+
+
+def _unavailable(sentence: str) -> Any:
     from ray.serve._private.proxy_request_response import ResponseStatus
 
-    yield ResponseStatus(code=grpc.StatusCode.UNAVAILABLE, message=_STARTING, is_error=True)
+    return ResponseStatus(code=grpc.StatusCode.UNAVAILABLE, message=sentence, is_error=True)

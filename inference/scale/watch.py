@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 _log = structlog.get_logger(__name__)
+_REASON_MOST = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,15 @@ class ReplicaWatch:
 
     @staticmethod
     def failure(application: str) -> str:
-        """Give what Ray says of an application that could not be deployed."""
+        """Give what Ray says of an application that could not be deployed: the last line of its trace."""
         from ray import serve
 
         seen = serve.status().applications.get(application)
         if seen is None:
             return "it is gone"
         failed = [of.message for of in seen.deployments.values() if of.message and of.status.value != "HEALTHY"]
-        return str((failed or [seen.message])[0])
+        lines = str((failed or [seen.message])[0]).strip().splitlines()
+        return lines[-1][:_REASON_MOST] if lines else str(seen.status.value)
 
 
 def _counted(deployment: Any) -> Counts:

@@ -149,12 +149,10 @@ def picture_request(picture: NDArray[np.uint8], request_id: str = "") -> message
     return request
 
 
-def narrow(turns: int, version: str = "") -> messages.ModelInferRequest:
+def narrow(turns: int) -> messages.ModelInferRequest:
     """A request that computes for about `turns` milliseconds."""
     values = np.full((1, 256, 256), turns, np.float32)
-    request = messages.ModelInferRequest(
-        model_name="narrow", model_version=version, raw_input_contents=[values.tobytes()]
-    )
+    request = messages.ModelInferRequest(model_name="narrow", raw_input_contents=[values.tobytes()])
     request.inputs.add(name="image", datatype="FP32", shape=values.shape)
     return request
 
@@ -389,19 +387,34 @@ def test_a_killed_replica_is_started_again(application: RunningApplication, stub
     assert application.replicas("classifier") != [victim]
 
 
+def test_a_killed_ingress_is_started_again_and_its_clients_may_ask_again(
+    application: RunningApplication, stub: GRPCInferenceServiceStub
+) -> None:
+    (victim,) = application.replicas("Ingress")
+    asking = full_of(stub, LONG)
+    kill(victim)
+    codes = [answer.code().name for answer in asking]
+    assert set(codes) == {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
+    assert codes.count("UNAVAILABLE") >= 4
+    ask_for_shades(stub, 1)
+    assert application.replicas("Ingress") != [victim]
+    assert stub.ModelInfer(narrow(1), timeout=PATIENCE_S).raw_output_contents, "what nobody waits for has ended"
+
+
 @pytest.mark.ends_its_service
 def test_a_new_version_is_served_and_ctrl_c_answers_what_runs_and_leaves_no_process(
     application: RunningApplication, models: Path, tmp_path: Path
 ) -> None:
-    threshold_bundle(tmp_path, name="narrow", version="2").directory.rename(models / "narrow" / "2")
+    threshold_bundle(tmp_path, version="2").directory.rename(models / THRESHOLD_NAME / "2")
     with asked(application.tcp) as stub:
-        newest = messages.ModelReadyRequest(name="narrow", version="2")
+        newest = messages.ModelReadyRequest(name=THRESHOLD_NAME, version="2")
         wait_until(lambda: is_ready(stub, newest), timeout_s=PATIENCE_S, what="version 2")
-        running = [stub.ModelInfer.future(narrow(2 * TURNS, version="1"), timeout=PATIENCE_S) for _ in range(4)]
-        wait_until(lambda: is_full(stub), timeout_s=PATIENCE_S, what="all four in the service")
+        asking = full_of(stub, 2 * TURNS)
         family = below(application.process.pid)
         os.killpg(application.process.pid, signal.SIGINT)
-        assert all(answer.result().raw_output_contents for answer in running)
+        codes = [answer.code().name for answer in asking]
+        assert codes.count("OK") >= 4, "what was in the service is answered"
+        assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
     assert application.process.wait(PATIENCE_S) == 0
     assert [pid for pid in family if is_running(pid)] == []
     assert not application.ready_file.exists()
@@ -438,12 +451,12 @@ def test_replicas_on_a_running_cluster_share_its_gpu_and_answer_each_request_wit
         assert cluster.process.poll() is None, "it goes on"
 
 
-def is_full(stub: GRPCInferenceServiceStub) -> bool:
-    try:
-        stub.ModelInfer(narrow(1, version="1"), timeout=0.2)
-    except grpc.RpcError as error:
-        return bool(error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
-    return False
+def full_of(stub: GRPCInferenceServiceStub, turns: int) -> list[Any]:
+    """Ask more than two replicas and their queue have room for, until that shows; four or more are then inside."""
+    asking = [stub.ModelInfer.future(narrow(turns), timeout=PATIENCE_S) for _ in range(8)]
+    wait_until(lambda: sum(answer.done() for answer in asking) >= 2, timeout_s=PATIENCE_S, what="two refusals")
+    assert {answer.code().name for answer in asking if answer.done()} == {"RESOURCE_EXHAUSTED"}
+    return asking
 
 
 def is_ready(stub: GRPCInferenceServiceStub, asking: messages.ModelReadyRequest) -> bool:

@@ -74,3 +74,16 @@ def test_without_ray_the_remedy_is_named(tmp_path: Path) -> None:
     )
     assert done.stdout == "2\n"
     assert done.stderr == "ray is not installed. Remedy: pip install 'hilum[scale]'\n"
+
+
+STUBBORN = """
+import subprocess
+from inference.scale.descendants import adopt_orphans, descendants, end_descendants
+adopt_orphans()
+subprocess.run(["sh", "-c", "trap '' TERM; sleep 600 & exit"], check=True)
+print(len(descendants()), end_descendants(0.2), len(descendants()), end_descendants(0.2))
+"""
+
+
+def test_processes_whose_parent_ended_are_found_and_ended() -> None:
+    assert python(STUBBORN) == "1 1 0 0"
