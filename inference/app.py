@@ -63,7 +63,7 @@ class InferenceService:
         self._health = HealthBoard(self._repository, SERVICE_NAME)
         self._statistics = Statistics()
         self._gate = DrainGate(settings.concurrency + settings.queue + SHARED_PLACES)
-        self._leased = LeasedRegions()
+        self._leased = LeasedRegions(settings.region_limits)
         self._stop = threading.Event()
         self._server = self._build_server()
         credentials = server_credentials(settings.tls)

@@ -44,7 +44,8 @@ def models_commands(app: typer.Typer) -> None:
 
 def inference(context: typer.Context) -> None:
     """Serve the models over the Open Inference Protocol until Ctrl-C; `hilum inference --help` lists the options."""
-    from inference.__main__ import read_settings, serve
+    from inference.__main__ import serve
+    from inference.options import read_settings
 
     try:
         raise typer.Exit(serve(read_settings(context.args, "hilum inference")))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from inference.client_limits import ClientLimits
 from inference.errors import SettingsRefused
+from inference.regions.limits import RegionLimits
 from inference.repository_policy import VersionPolicy
 from inference.security import TlsFiles
 
@@ -45,6 +46,7 @@ class ServiceSettings:
     access: Path | None = None
     """SAN lists per method; set: what is not listed is denied."""
     client_limits: ClientLimits = field(default_factory=ClientLimits)
+    region_limits: RegionLimits = field(default_factory=RegionLimits)
     concurrency: int = 1
     """Predictions that run at once; TensorFlow's threads are shared by them."""
     queue: int = 8

@@ -16,6 +16,7 @@ import structlog
 
 from inference.call import Call
 from inference.errors import Busy, RegionNotFound, RegionNotReady, RequestRefused, RequestTooLarge
+from inference.regions.limits import RegionLimits
 from inference.regions.memory import RegionMemory
 from inference.regions.upload import Slots
 
@@ -24,20 +25,6 @@ _SWEEPS_EACH_EXPIRY = 8
 _SWEEP_MOST_S = 5.0
 _SHOWN = 80
 Ending = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class RegionLimits:
-    """What clients may lease."""
-
-    region_max_bytes: int = 4 << 30
-    client_quota_bytes: int = 8 << 30
-    """All regions of one client, those that died in use included."""
-    client_regions: int = 64
-    leases_most: int = 64
-    """Open leases of all clients; each holds a thread."""
-    expiry_s: float = 60.0
-    """A region that is not renewed for so long dies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,13 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from inference.errors import SettingsRefused
+from inference.options import read_settings
+from inference.regions.limits import RegionLimits
 from inference.settings import ServiceSettings
+from tests.bundles import ROOT
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:8500", "localhost:65535", "unix:/run/hilum/s"])
@@ -29,3 +33,28 @@ def test_an_address_that_cannot_be_is_refused(address: str, tmp_path: Path) -> N
 def test_what_cannot_be_right_is_refused(values: dict[str, object], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsRefused, match=sentence):
         ServiceSettings(**{"models_directory": tmp_path, **values})
+
+
+def test_region_limits_come_from_the_command_line(tmp_path: Path) -> None:
+    given = ["--region-mb", "3", "--client-region-mb", "7", "--client-regions", "5", "--leases", "2"]
+    settings = read_settings(["--models", str(tmp_path), *given, "--region-expiry-s", "9"])
+    assert settings.region_limits == RegionLimits(3 << 20, 7 << 20, 5, 2, 9.0)
+    assert read_settings(["--models", str(tmp_path)]).region_limits == RegionLimits()
+
+
+@pytest.mark.parametrize(
+    "option", ["--region-mb", "--client-region-mb", "--client-regions", "--leases", "--region-expiry-s"]
+)
+def test_a_region_limit_that_leaves_nothing_is_refused(option: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsRefused, match=f"{option} 0: must be at least 1"):
+        read_settings(["--models", str(tmp_path), option, "0"])
+
+
+def test_the_page_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--help"])
+    options = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
+    page = (ROOT / "docs" / "howto" / "run-the-service.md").read_text(encoding="utf-8")
+    listed = {name for row in page.splitlines() if row.startswith("| `--") for name in re.findall(r"`(--[a-z-]+)", row)}
+    assert listed == options
+    assert len(options) > 20
