@@ -64,10 +64,8 @@ def measure(legs: Sequence[Leg], rounds: int) -> int:
 
 def print_table(legs: Sequence[Leg]) -> None:
     """Print medians; a ratio is the median of the ratios to plain TCP of the same round, the model's time taken off."""
-    print(
-        f"{'leg':15} {'way':22} {'ms':>5} {'least-most':>11} {'x TCP':>6} {'least-most':>11} "
-        f"{'CPU ms':>7} {'foreign':>8}"
-    )
+    spread = f"{'least-most':>11}"
+    print(f"{'leg':15} {'way':22} {'ms':>5} {spread} {'x TCP':>6} {spread} {'CPU ms':>7} {'others':>7}")
     for leg in sorted(legs, key=lambda leg: [other.way for other in legs].index(leg.way)):
         plain = next(other for other in legs if other.way == leg.way and other.name == PLAIN)
         walls = [(item.wall - item.model) * 1e3 for item in leg.taken]
@@ -75,7 +73,7 @@ def print_table(legs: Sequence[Leg]) -> None:
         cpu, foreign = (statistics.median(getattr(item, of) for item in leg.taken) for of in ("cpu", "foreign"))
         print(
             f"{leg.way:15} {leg.name:22} {statistics.median(walls):5.0f} {_spread(walls, 0):>11} "
-            f"{statistics.median(ratios):6.2f} {_spread(ratios, 2):>11} {cpu * 1e3:7.0f} {foreign:8.2f}"
+            f"{statistics.median(ratios):6.2f} {_spread(ratios, 2):>11} {cpu * 1e3:7.0f} {foreign:7.2f}"
         )
 
 

@@ -111,13 +111,13 @@ def _legs(endpoint: Endpoint) -> Iterator[list[Leg]]:
         names, most = [region.name for region in regions], regions[0].chunk_byte_size
         for name, content in zip(names[1:], (random, labels), strict=True):
             upload(endpoint, stub, name, content, timeout_s=TIMEOUT_S, chunk_byte_size=most)
-            got = download(endpoint, stub, name, content.nbytes, timeout_s=TIMEOUT_S)
+            got = np.zeros(content.nbytes, np.uint8)
+            download(endpoint, stub, name, got, timeout_s=TIMEOUT_S)
             assert np.array_equal(got, content.reshape(-1))
-        size = random.nbytes
         yield [
             Leg("upload", "up", lambda: _upload(endpoint, regions[0], voxels)),
-            Leg("download, random", "down", _downloads(endpoint, names[1], size)),
-            Leg("download, label map", "down", _downloads(endpoint, names[2], size)),
+            Leg("download, random", "down", _downloads(endpoint, names[1], got)),
+            Leg("download, label map", "down", _downloads(endpoint, names[2], got)),
         ]
 
 
@@ -126,8 +126,8 @@ def _upload(endpoint: Endpoint, region: LeasedRegion, voxels: NDArray[np.int16])
     upload(endpoint, endpoint.regions, region.name, voxels, timeout_s=TIMEOUT_S, chunk_byte_size=most)
 
 
-def _downloads(endpoint: Endpoint, name: str, size: int) -> Go:
-    return lambda: download(endpoint, endpoint.regions, name, size, timeout_s=TIMEOUT_S)
+def _downloads(endpoint: Endpoint, name: str, into: NDArray[np.uint8]) -> Go:
+    return lambda: download(endpoint, endpoint.regions, name, into, timeout_s=TIMEOUT_S)
 
 
 def _model_seconds(endpoint: Endpoint) -> float:

@@ -65,15 +65,15 @@ def _parts_of_slots(content: memoryview, slot_bytes: int, most: int) -> _Request
 
 
 def download(
-    endpoint: Endpoint, stub: TensorRegionsStub, region: str, byte_size: int, *, timeout_s: float
-) -> NDArray[np.uint8]:
-    """Read the first `byte_size` bytes of a region.
+    endpoint: Endpoint, stub: TensorRegionsStub, region: str, content: NDArray[np.uint8], *, timeout_s: float
+) -> None:
+    """Fill `content` [byte] with the first bytes of a region.
 
     Raises:
         InferenceRejected: the chunks are not those bytes, each once and in order.
         InferenceError: as `Endpoint.call`.
     """
-    content = np.empty(byte_size, np.uint8)
+    byte_size = len(content)
 
     def receive(request: DownloadRequest, *, timeout: float) -> int:
         done = 0
@@ -87,7 +87,6 @@ def download(
     done = endpoint.call(receive, request, timeout_s=timeout_s, at_work=True)
     if done != byte_size:
         raise InferenceRejected(f"region: expected {byte_size} bytes, the service sent {done}")
-    return content
 
 
 def _place(chunk: Framed[DownloadChunk], content: NDArray[np.uint8], done: int) -> int:

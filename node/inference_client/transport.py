@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from node.domain.volume import Volume
 from node.errors import InferenceError, InferenceRejected, InferenceUnavailable
+from node.inference_client.answer_rooms import AnswerRooms
 from node.inference_client.answers import Answer, Placed
 from node.inference_client.channel import MIB
 from node.inference_client.early_upload import EarlyUpload, SlotPlan, open_upload
@@ -44,6 +45,7 @@ class Transport:
         """Lease nothing yet. `give_way` frees a region that is held ahead of its request; False where there is none."""
         self._endpoint, self._settings, self._give_way = endpoint, settings, give_way
         self._pool = RegionPool(endpoint.regions, endpoint.address, maps=settings.regions == "auto")
+        self._rooms = AnswerRooms()
 
     def ask(self, bundle: ModelBundle, volume: Volume, request_id: str, early: EarlyUpload | None = None) -> Answer:
         """Ask the model about a volume that lies in the manifest's axes; `early` may hold slices of it already.
@@ -206,7 +208,8 @@ class Transport:
             if result is None:
                 return Answer(response)
             end = max(place.offset + place.byte_size for place in places.values())
-            content = download(self._endpoint, self._endpoint.regions, result.name, end, timeout_s=deadline_s)
+            content = self._rooms.take(end)
+            download(self._endpoint, self._endpoint.regions, result.name, content, timeout_s=deadline_s)
             self._pool.give_back(result)
             placed = {
                 name: Placed(place.name, place.offset, content[place.offset : place.offset + place.byte_size])

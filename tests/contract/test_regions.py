@@ -8,14 +8,18 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import lz4.block
 import numpy as np
 import pytest
 
+from node.inference_client.region_stub import region_stub
 from protos import open_inference_pb2 as oip
 from protos import tensor_regions_pb2 as messages
 from protos.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from protos.region_wire import Framed
 from protos.tensor_regions_pb2_grpc import TensorRegionsStub
 from tests.bundles import ROOT
 from tests.inference_service import RunningService, end_process, kill, running_service
@@ -112,7 +116,7 @@ def test_no_one_can_shrink_a_mapped_region(lease: OpenLease) -> None:
         os.ftruncate(file.fileno(), 0)
 
 
-@pytest.mark.parametrize("encodings", [[], ["deflate"], ["snappy"]])
+@pytest.mark.parametrize("encodings", [[], ["lz4", "deflate"], ["snappy"]])
 def test_slots_uploaded_in_any_order_answer_and_are_downloaded(
     channel: grpc.Channel, lease: OpenLease, encodings: list[str]
 ) -> None:
@@ -133,26 +137,116 @@ def test_slots_uploaded_in_any_order_answer_and_are_downloaded(
     infer(channel, request)
     chunks = list(stub.Download(messages.DownloadRequest(region=region, byte_size=BYTES, encodings=encodings)))
     assert [(chunk.offset, chunk.byte_size) for chunk in chunks] == [(0, BYTES)]
-    assert chunks[0].encoding == ("deflate" if "deflate" in encodings else "")
-    assert (zlib.decompress(chunks[0].chunk) if chunks[0].encoding else chunks[0].chunk) == IMAGE.tobytes()
+    assert (chunks[0].encoding, chunks[0].chunk) == ("", IMAGE.tobytes())  # a ramp gains nothing worth its time
     output = list(stub.Download(messages.DownloadRequest(region=region, offset=1 << 15, byte_size=BYTES)))
     assert output[0].chunk == infer(channel, echo_request()).raw_output_contents[0]
 
 
-def test_a_download_comes_in_chunks_and_deflates_only_what_grows_smaller(
-    channel: grpc.Channel, lease: OpenLease
+NOISE = np.random.default_rng(5).bytes(CHUNK)
+LABELS = np.repeat(np.random.default_rng(6).integers(0, 9, CHUNK // 32, np.uint8), 32).tobytes()
+MAPS = {
+    "labels": (LABELS + LABELS[:1000], [True, True]),
+    "noise": (NOISE + NOISE[:1000], [False, False]),
+    "mixture": (NOISE + LABELS + bytes(1000), [False, True, True]),
+}
+
+
+@pytest.mark.parametrize("encoding", ["lz4", "deflate"])
+@pytest.mark.parametrize("name", MAPS)
+def test_a_download_packs_the_chunks_that_grow_much_smaller(
+    channel: grpc.Channel, lease: OpenLease, name: str, encoding: str
 ) -> None:
-    stub = TensorRegionsStub(channel)
-    region = lease.create(2 * CHUNK + 1000).name
-    noise = np.random.default_rng(5).bytes(CHUNK)
-    content = noise + b"\0" * (CHUNK + 1000)
+    content, packed = MAPS[name]
+    region, stub = committed(channel, lease, content), TensorRegionsStub(channel)
+    request = messages.DownloadRequest(region=region, byte_size=len(content), encodings=[encoding, "snappy"])
+    chunks = list(stub.Download(request))
+    assert [chunk.encoding for chunk in chunks] == [encoding if is_packed else "" for is_packed in packed]
+    assert b"".join(unpacked(chunk) for chunk in chunks) == content
+    travelled = sum(len(chunk.chunk) for chunk in chunks if chunk.encoding)
+    assert travelled <= sum(chunk.byte_size for chunk in chunks if chunk.encoding) / 8
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(0, CHUNK), (65536, 65536), (2 * CHUNK, 2 * CHUNK), (2**32 - 1, 2 * CHUNK)]
+)
+def test_a_download_comes_in_chunks_of_the_size_asked_for(
+    channel: grpc.Channel, lease: OpenLease, asked: int, expected: int
+) -> None:
+    content = NOISE * 2 + b"1"
+    region = committed(channel, lease, content)
+    request = messages.DownloadRequest(region=region, offset=1, byte_size=2 * CHUNK, chunk_byte_size=asked)
+    chunks = list(TensorRegionsStub(channel).Download(request))
+    assert {chunk.byte_size for chunk in chunks} == {expected}
+    assert [chunk.offset for chunk in chunks] == list(range(1, 2 * CHUNK, expected))
+    assert b"".join(chunk.chunk for chunk in chunks) == content[1:]
+
+
+def test_chunks_of_a_few_bytes_are_refused(channel: grpc.Channel, lease: OpenLease) -> None:
+    region = lease.create(1 << 16).name
+    with pytest.raises(grpc.RpcError) as refusal:
+        list(
+            TensorRegionsStub(channel).Download(messages.DownloadRequest(region=region, byte_size=9, chunk_byte_size=9))
+        )
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected 0 or 4096" in refusal.value.details()
+
+
+def committed(channel: grpc.Channel, lease: OpenLease, content: bytes) -> str:
+    """Lease a region that holds `content`; give its name."""
+    stub, region = TensorRegionsStub(channel), lease.create(len(content)).name
     stub.Upload(upload_requests(region, [content]))
     stub.Commit(messages.CommitRequest(region=region, datatype="UINT8", shape=[len(content)]))
-    request = messages.DownloadRequest(region=region, byte_size=len(content), encodings=["deflate"])
-    chunks = list(stub.Download(request))
-    assert [chunk.encoding for chunk in chunks] == ["", "deflate", "deflate"]
-    plain = [zlib.decompress(chunk.chunk) if chunk.encoding else chunk.chunk for chunk in chunks]
-    assert b"".join(plain) == content
+    return region
+
+
+def unpacked(chunk: messages.DownloadChunk) -> bytes:
+    if chunk.encoding == "lz4":
+        return lz4.block.decompress(chunk.chunk, uncompressed_size=chunk.byte_size)
+    return zlib.decompress(chunk.chunk) if chunk.encoding else chunk.chunk
+
+
+@pytest.mark.parametrize("is_lean", [False, True], ids=["by protobuf", "chunk last"])
+def test_a_message_carries_several_slots(channel: grpc.Channel, lease: OpenLease, *, is_lean: bool) -> None:
+    slot = CHUNK // 2
+    content, granted = NOISE * 2, lease.create(2 * CHUNK)
+    assert granted.chunk_byte_size == 2 * CHUNK
+    start = messages.UploadRequest.Start(region=granted.name, slot_byte_size=slot)
+
+    def sent() -> Iterator[Any]:
+        yield messages.UploadRequest(start=start)
+        head = messages.UploadRequest(slot=0, whole_slots=4)
+        if is_lean:
+            yield Framed(head, content)
+        else:
+            head.chunk = content
+            yield head
+
+    stub = region_stub(channel)
+    assert stub.Upload(sent()).slots == 4
+    order = [1, 0, 3, 2]
+    commit = messages.CommitRequest(region=granted.name, datatype="UINT8", shape=[4, slot], permutation=order)
+    commit.crc32 = zlib.crc32(b"".join(content[number * slot : (number + 1) * slot] for number in order))
+    stub.Commit(commit)
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "sentence"),
+    [
+        (messages.UploadRequest(whole_slots=2), 15, "expected 16 bytes for 2 whole slots, got 15"),
+        (messages.UploadRequest(whole_slots=2, offset=1), 16, "expected offset 0"),
+        (messages.UploadRequest(whole_slots=3), 24, "room for 2 slots"),
+        (messages.UploadRequest(), 2 * CHUNK + 1, "expected 1 to 2097152 bytes"),
+    ],
+)
+def test_a_chunk_that_is_not_what_it_states_ends_the_upload(
+    channel: grpc.Channel, lease: OpenLease, head: messages.UploadRequest, size: int, sentence: str
+) -> None:
+    region = lease.create(16).name
+    start = messages.UploadRequest(start=messages.UploadRequest.Start(region=region, slot_byte_size=8))
+    with pytest.raises(grpc.RpcError) as refusal:
+        region_stub(channel).Upload(iter([start, Framed(head, b"1" * size)]))
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert sentence in refusal.value.details()
 
 
 def test_a_region_dies_with_its_stream(service: RunningService, channel: grpc.Channel) -> None:

@@ -78,6 +78,40 @@ REFUSED: dict[str, tuple[int, int, bytes, str]] = {
 }
 
 
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 8))
+def test_a_chunk_of_whole_slots_fills_them(slots: int, together: int, again: int) -> None:
+    content = bytes(range(slots * SLOT))
+    room = bytearray(slots * SLOT)
+    filled = Slots(memoryview(room), SLOT)
+    for first in [*range(0, slots, together), min(again, slots - 1)]:
+        chunk = content[first * SLOT : (first + together) * SLOT]
+        filled.put(first, 0, chunk, len(chunk) // SLOT)
+    filled.commit(UploadedTensor("UINT8", (slots, SLOT), (), zlib.crc32(content)))
+    assert room == content
+
+
+WHOLE_REFUSED: dict[str, tuple[int, int, bytes, int, str]] = {
+    "an offset": (1, 1, b"1" * 12, 2, "expected offset 0"),
+    "too few bytes": (1, 0, b"1" * 11, 2, "expected 12 bytes for 2 whole slots, got 11"),
+    "too many bytes": (1, 0, b"1" * 13, 2, "expected 12 bytes for 2 whole slots, got 13"),
+    "past the region": (1, 0, b"1" * 18, 3, "room for 3 slots"),
+    "more slots than any region has": (0, 0, b"1", 2**32 - 1, "room for 3 slots"),
+    "a gap": (3, 0, b"1" * 6, 1, "expected at most 2"),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_REFUSED)
+def test_whole_slots_that_do_not_fit_are_refused_and_change_nothing(name: str) -> None:
+    slot, offset, chunk, whole, sentence = WHOLE_REFUSED[name]
+    room = bytearray(3 * SLOT)
+    slots = Slots(memoryview(room), SLOT)
+    slots.put(0, 0, b"abcdef")
+    slots.put(1, 0, b"gh")
+    with pytest.raises(RequestRefused, match=sentence):
+        slots.put(slot, offset, chunk, whole)
+    assert (bytes(room[:8]), slots.count, slots.byte_size) == (b"abcdefgh", 2, 8)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_chunk_that_does_not_fit_is_refused_and_changes_nothing(name: str) -> None:
     slot, offset, chunk, sentence = REFUSED[name]
