@@ -1,6 +1,7 @@
 """One Lease stream: regions in the service's memory, asked for, renewed and released in order."""
 
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 import grpc
@@ -27,8 +28,9 @@ class LeaseRefused(Exception):
 class Lease:
     """The stream with its regions; they live as long as it does. Safe to share between threads."""
 
-    def __init__(self, stub: TensorRegionsStub) -> None:
-        """Open the stream; LeaseRefused where the channel is closed."""
+    def __init__(self, stub: TensorRegionsStub, before_renewal: Callable[[], object] = lambda: None) -> None:
+        """Open the stream; LeaseRefused where the channel is closed. `before_renewal` may release what is idle."""
+        self._before_renewal = before_renewal
         self._requests: SimpleQueue[LeaseRequest | None] = SimpleQueue()
         self._answers: SimpleQueue[LeaseResponse | None] = SimpleQueue()
         self._turn = threading.Lock()
@@ -111,6 +113,7 @@ class Lease:
 
     def _renew_every(self, interval_s: float) -> None:
         while not self._ended.wait(interval_s):
+            self._before_renewal()
             try:
                 self.renew()
             except LeaseRefused:

@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 ASK_AGAIN_S = 60.0
 """Time after which a service without regions is asked again; it may have been replaced."""
 FREE_MOST = 4
+IDLE_MOST_S = 300.0
+"""A region that was free for so long is released: it holds the service's memory."""
 _GRAIN = 1 << 20
 _NOT_OFFERED = frozenset(
     {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
@@ -38,6 +40,7 @@ class LeasedRegion:
     """Not to be used for another tensor, though arrays may still view it."""
     chunk_byte_size: int = 0
     """The most bytes that the service takes in a message of an upload; 0 where it does not say."""
+    free_since: float = 0.0
 
 
 class RegionPool:
@@ -109,15 +112,20 @@ class RegionPool:
             lease.close()
 
     def _take_free(self, byte_size: int) -> LeasedRegion | None:
-        while self._let_go:
-            self._free.append(self._let_go.popleft())
-        self._free = [item for item in self._free if not (item.is_released or item.lease.is_ended)]
+        self._gather()
         fitting = [item for item in self._free if item.byte_size >= byte_size]
         if not fitting:
             return None
         best = min(fitting, key=lambda item: item.byte_size)
         self._free.remove(best)
         return best
+
+    def _gather(self) -> None:
+        while self._let_go:
+            region = self._let_go.popleft()
+            region.free_since = time.monotonic()
+            self._free.append(region)
+        self._free = [item for item in self._free if not (item.is_released or item.lease.is_ended)]
 
     def _create(self, byte_size: int) -> LeasedRegion:
         self._release_free(keep=FREE_MOST - 1)
@@ -159,8 +167,18 @@ class RegionPool:
                 return self._lease, False
             if self._lease is not None:
                 _log.info("lease_lost", endpoint=self._address)
-            self._lease = Lease(self._stub)
+            self._lease = Lease(self._stub, self._release_idle)
             return self._lease, True
+
+    def _release_idle(self) -> None:
+        """Release what nobody used for long; called each time the lease is renewed."""
+        before = time.monotonic() - IDLE_MOST_S
+        with self._lock:
+            self._gather()
+            idle = [item for item in self._free if item.free_since <= before]
+            self._free = [item for item in self._free if item.free_since > before]
+        for region in idle:
+            self.discard(region)
 
     def _release_free(self, *, keep: int) -> bool:
         """Release free regions beyond `keep`, the smallest first; tell whether there was one."""

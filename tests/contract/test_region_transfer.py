@@ -15,8 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from inference.regions.leased import LeasedRegions, RegionLimits
+from inference.regions.servicer import add_to
 from inference.regions.upload import Slots, UploadedTensor
 from node.errors import InferenceRejected, InferenceUnavailable
+from node.inference_client import region_pool
 from node.inference_client.endpoints import Endpoint
 from node.inference_client.lease import Lease
 from node.inference_client.remote_region import download, upload
@@ -26,6 +29,7 @@ from protos.region_wire import CHUNK_MOST, CHUNK_UNSTATED
 from protos.tensor_regions_pb2 import CommitRequest, CommitResponse, DownloadChunk, UploadRequest, UploadResponse
 from protos.tensor_regions_pb2_grpc import TensorRegionsServicer, add_TensorRegionsServicer_to_server
 from tests.inference_service import RunningService, bright_volume, client_of
+from tests.waiting import wait_until
 
 SIZE = 3 << 20
 REGION = "r" * 32
@@ -172,6 +176,26 @@ def test_slices_travel_several_in_a_message(scripted: tuple[Scripted, Endpoint])
     array = np.zeros((30, 512, 512), np.int16)
     upload(endpoint, endpoint.regions, REGION, array, timeout_s=30, chunk_byte_size=CHUNK_MOST)
     assert [part.whole_slots for part in service.uploads[1:]] == [4] * 7 + [2]
+
+
+def test_a_region_that_is_idle_goes_back_to_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(region_pool, "IDLE_MOST_S", 0.1)
+    leased = LeasedRegions(RegionLimits(expiry_s=3))  # renewed every second
+    server = grpc.server(ThreadPoolExecutor(4))
+    add_to(server, leased)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with (
+        closing(Endpoint(f"127.0.0.1:{port}", InferenceSettings())) as endpoint,
+        closing(region_pool.RegionPool(endpoint.regions, endpoint.address, maps=False)) as pool,
+    ):
+        used, idle = pool.take(1 << 20), pool.take(1 << 20)
+        pool.give_back(idle)
+        wait_until(lambda: leased.counts().regions == 1, timeout_s=30, what="the end of the idle region")
+        upload(endpoint, endpoint.regions, used.name, np.zeros((1, 9), np.uint8), timeout_s=30)
+        assert pool.take(1 << 20).name not in (idle.name, used.name)
+    leased.close()
+    server.stop(0).wait()
 
 
 def test_uploads_use_their_regions_again(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
