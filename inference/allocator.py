@@ -2,7 +2,7 @@
 
 glibc maps each block above a threshold afresh and gives free memory back above another. Both rise as blocks are freed,
 up to 32 and 64 MiB: a service that has run a large model has them there. Before that every megabyte that gRPC
-receives costs 256 page faults, a quarter of what an upload costs the service (docs/performance.md).
+receives costs 256 page faults, a fifth of what an upload costs the service (docs/decisions/0011-remote-transfers.md).
 """
 
 import ctypes

@@ -2,7 +2,7 @@
 
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protos.region_wire import CHUNK_MOST, Framed, read_download, read_upload, written
@@ -23,12 +23,14 @@ def whole(framed: Framed) -> object:
 
 
 @given(st.one_of(UPLOADS, DOWNLOADS), CHUNKS)
+@settings(deadline=None)
 def test_protobuf_reads_what_is_written(head: UploadRequest | DownloadChunk, chunk: bytes) -> None:
     message = type(head).FromString(written(Framed(head, memoryview(chunk))))
     assert message == whole(Framed(head, chunk))
 
 
 @given(st.one_of(UPLOADS, DOWNLOADS), CHUNKS)
+@settings(deadline=None)
 def test_what_protobuf_writes_is_read(head: UploadRequest | DownloadChunk, chunk: bytes) -> None:
     read = read_upload if isinstance(head, UploadRequest) else read_download
     message = whole(Framed(head, chunk))
@@ -37,6 +39,7 @@ def test_what_protobuf_writes_is_read(head: UploadRequest | DownloadChunk, chunk
 
 
 @given(st.one_of(UPLOADS, DOWNLOADS), CHUNKS)
+@settings(deadline=None)
 def test_what_is_written_is_read_without_a_copy(head: UploadRequest | DownloadChunk, chunk: bytes) -> None:
     read = read_upload if isinstance(head, UploadRequest) else read_download
     content = written(Framed(head, chunk))
@@ -47,6 +50,7 @@ def test_what_is_written_is_read_without_a_copy(head: UploadRequest | DownloadCh
 
 
 @given(st.lists(st.one_of(UPLOADS.map(lambda head: head.SerializeToString()), st.binary(max_size=40)), max_size=4))
+@settings(deadline=None)
 def test_any_bytes_are_read_or_refused_as_by_protobuf(parts: list[bytes]) -> None:
     content = b"".join(parts)
     try:

@@ -3,7 +3,7 @@
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.errors import RegionNotReady, RequestRefused, ServiceError
@@ -79,6 +79,7 @@ REFUSED: dict[str, tuple[int, int, bytes, str]] = {
 
 
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 8))
+@settings(deadline=None)
 def test_a_chunk_of_whole_slots_fills_them(slots: int, together: int, again: int) -> None:
     content = bytes(range(slots * SLOT))
     room = bytearray(slots * SLOT)
