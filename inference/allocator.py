@@ -14,6 +14,13 @@ _MAPPED_FROM = 32 << 20
 """The highest that glibc itself goes to, DEFAULT_MMAP_THRESHOLD_MAX on 64 bits."""
 
 
+def give_freed_memory_back() -> None:
+    """Give the pages of freed blocks back to the system, those too that are kept; nothing under another C library."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Set both thresholds to where glibc would end; tell whether that was done.
 

@@ -11,6 +11,7 @@ import structlog
 import tensorflow as tf
 
 from inference.admission import MemoryState, memory_state
+from inference.allocator import give_freed_memory_back
 from inference.call import Call
 from inference.errors import BundleRefused, ModelNotFound, ModelNotReady, ServiceError, SettingsRefused
 from inference.graph.frozen import SAVED_MODEL_FILE
@@ -35,6 +36,8 @@ class MemoryFloor:
 
     bytes: int = 0
     state: Callable[[], MemoryState] = memory_state
+    give_back: Callable[[], object] = give_freed_memory_back
+    """What is tried before a model is dropped."""
 
 
 class ModelRepository:
@@ -155,9 +158,12 @@ class ModelRepository:
         self._shelf.give_memory_back()
 
     def relieve(self, missing_bytes: int) -> bool:
-        """Drop idle models, the least recently used first, until so much more is free; False where none could go."""
+        """Give freed memory back, then drop idle models, the least recently used first, until so much more is free.
+
+        Returns False where that freed nothing that helps.
+        """
         wanted = self._floor.state().free + missing_bytes
-        return self._make_room(wanted)
+        return self._make_room(wanted) or self._floor.state().free >= wanted
 
     def index(self) -> list[ModelState]:
         """Give every version with its state and the reason where it does not answer."""
@@ -262,6 +268,8 @@ class ModelRepository:
 
     def _make_room(self, wanted_bytes: int) -> bool:
         dropped = False
+        if self._floor.state().free < wanted_bytes:
+            self._floor.give_back()
         while self._floor.state().free < wanted_bytes and self._shelf.evict_idle() is not None:
             dropped = True
             self._shelf.give_memory_back()

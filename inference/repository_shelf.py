@@ -1,6 +1,5 @@
 """The models in memory: who holds which, what replaces what, and what has to wait until nobody holds it."""
 
-import ctypes
 import gc
 import threading
 import time
@@ -9,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from inference.allocator import give_freed_memory_back
 from inference.call import Call
 from inference.errors import BundleRefused, ModelNotFound, ModelNotReady, ServiceError
 from inference.ports import LoadedModel, ModelState
@@ -189,7 +189,7 @@ class Shelf:
             left, self._left = self._left, False
         if left:
             gc.collect()
-            ctypes.CDLL(None).malloc_trim(0)
+            give_freed_memory_back()
 
     def _chosen(self, name: str, version: str) -> Key:
         versions = sorted((item for known, item in self._slots if known == name), key=int)

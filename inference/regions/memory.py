@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from inference.admission import MB, MemoryState, memory_state
+from inference.allocator import give_freed_memory_back
 from inference.errors import Busy
 
 MEMFD_NAME = "hilum-region"
@@ -33,7 +34,7 @@ class RegionMemory:
         Raises:
             Busy: the machine or its control group has not that much free.
         """
-        _refuse_without_room(byte_size, state())
+        _refuse_without_room(byte_size, state)
         self.key, self.proof, self.not_local_because = "", b"", ""
         self._file = _CLOSED
         try:
@@ -74,9 +75,13 @@ class RegionMemory:
             self.not_local_because = f"a region below {PROOF_BYTES} bytes cannot hold the proof"
 
 
-def _refuse_without_room(byte_size: int, state: MemoryState) -> None:
-    if byte_size > state.free:
-        raise Busy(f"a region of {byte_size // MB} MiB: {max(0, state.free) // MB} MiB are free; try again later")
+def _refuse_without_room(byte_size: int, state: Callable[[], MemoryState]) -> None:
+    if byte_size <= state().free:
+        return
+    give_freed_memory_back()
+    free = state().free
+    if byte_size > free:
+        raise Busy(f"a region of {byte_size // MB} MiB: {max(0, free) // MB} MiB are free; try again later")
 
 
 def _sealed_file(byte_size: int) -> int:

@@ -39,6 +39,25 @@ def test_freed_memory_is_used_again() -> None:
     assert kept * 10 < given_back
 
 
+@pytest.mark.skipif("glibc" not in os.confstr("CS_GNU_LIBC_VERSION"), reason="malloc_trim is glibc's")
+def test_what_is_kept_can_be_given_back() -> None:
+    child = """
+from pathlib import Path
+from inference.allocator import give_freed_memory_back, keep_freed_memory
+def own_mib():
+    rows = dict(row.split(":") for row in Path("/proc/self/status").read_text().splitlines())
+    return int(rows["RssAnon"].split()[0]) // 1024
+keep_freed_memory()
+blocks = [bytes(b"1" * (1 << 20)) for _ in range(50)]
+del blocks
+kept = own_mib()
+give_freed_memory_back()
+print(kept - own_mib())
+"""
+    done = subprocess.run([sys.executable, "-c", child], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) >= 40
+
+
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_the_environment_of_the_operator_holds(name: str) -> None:
     value = "131072" if name.startswith("MALLOC") else "glibc.malloc.trim_threshold=131072"

@@ -222,6 +222,16 @@ def test_the_least_recently_used_idle_model_goes_and_comes_back(short: ModelRepo
         assert answers(model)
 
 
+def test_freed_memory_goes_back_before_a_model_does(models: Path) -> None:
+    free = [30 * MB]
+    floor = MemoryFloor(state=lambda: MemoryState(100 * MB, free[0]), give_back=lambda: free.__setitem__(0, 60 * MB))
+    repository = ModelRepository(models, floor=floor)
+    repository.load_all()
+    free[0] = 30 * MB
+    assert repository.relieve(20 * MB)
+    assert len(repository.loaded()) == 1
+
+
 def test_a_held_model_is_never_evicted(short: ModelRepository) -> None:
     with short.lease("other"), short.lease(NAME):
         assert not short.relieve(1000 * MB)
