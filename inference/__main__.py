@@ -8,7 +8,7 @@ from inference.ending import stop_on_signals, stop_with_parent
 from inference.errors import ListenError, SettingsRefused
 from inference.log import configure_log
 from inference.options import read_settings
-from inference.quiet import quiet_tensorflow
+from inference.quiet import quiet_tensorflow, without_collecting
 from inference.settings import ServiceSettings
 
 USAGE_ERROR = 2
@@ -19,7 +19,7 @@ def serve(settings: ServiceSettings) -> int:
     """Run the service until it is told to end; TensorFlow is loaded here."""
     keep_freed_memory()
     configure_log(settings.log_level)
-    with quiet_tensorflow():
+    with quiet_tensorflow(), without_collecting():
         from inference.app import InferenceService
     service = InferenceService(settings)
     stop_on_signals(service)
