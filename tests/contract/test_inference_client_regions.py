@@ -39,7 +39,7 @@ def bundle_of(service: RunningService, name: str) -> ModelBundle:
 
 def mapped_regions() -> set[str]:
     lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    return {line.split()[0] for line in lines if "memfd:hilum-region" in line}
+    return {line.split()[4] for line in lines if "memfd:hilum-region" in line}
 
 
 @pytest.fixture(scope="module")
