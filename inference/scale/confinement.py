@@ -111,9 +111,7 @@ async def _not_yet(_proxy: Any, _request: Any) -> AsyncIterator[Any]:
     yield _unavailable(_STARTING)
 
 
-def _again_after_a_death(
-    status_of: Callable[[BaseException, Any, str], Any],
-) -> Callable[[BaseException, Any, str], Any]:
+def _again_after_a_death(status_of: StatusOf) -> StatusOf:
     from ray.exceptions import RayActorError
 
     def status(error: BaseException, timeout_s: Any, request_id: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+from ray import serve
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
@@ -25,7 +26,7 @@ from inference.repository_folders import Key
 from inference.scale.catalogue import Catalogue
 from inference.scale.figures import GatheredStatistics
 from inference.scale.remote_model import RemoteModel, Room
-from inference.scale.replies import Encoded, Reply, Report
+from inference.scale.replies import Asker, Encoded, Reply, Report
 from inference.scale.rpc_answers import encoded, end_stream, refused, refused_for, served, told, unoffered
 from inference.scale.unoffered import NoRegions
 from inference.security import client_of
@@ -84,6 +85,7 @@ class Ingress:
 
     def __init__(self, settings: IngressSettings, handles: "Mapping[str, DeploymentHandle[Any]]") -> None:
         configure_log(settings.log_level)
+        self._name: str = serve.get_replica_context().replica_id.unique_id
         self._catalogue = Catalogue(settings.expected, settings.refused)
         self._models = {
             name: RemoteModel(name, handle, settings.rooms[name], partial(self._count, name))
@@ -155,14 +157,15 @@ class Ingress:
         del request
         return PlainTextResponse("The Open Inference Protocol is spoken over gRPC.\n", status_code=404)
 
-    async def note(self, report: Report) -> None:
-        """Take a replica's report; state the service as serving once every model has one."""
+    async def note(self, report: Report) -> str:
+        """Take a replica's report, and give the name of this ingress; serve once every model was reported on."""
         self._catalogue.note(report)
         self._figures.note(report.replica, report.figures)
         self._figures.forget_all_but(self._catalogue.replicas())
         if not self._is_open and self._catalogue.is_settled:
             self._is_open = True
             self._health.open()
+        return self._name
 
     async def index(self) -> list[ModelState]:
         """Give every version with its state."""
@@ -188,7 +191,8 @@ class Ingress:
             raise RequestRefused("the request is no ModelInferRequest message")
         with self._gate.around(INFER_METHOD, asked, served(context)):
             model = self._model_of(asked)
-            reply = await model.infer(asked.content, client_of(served(context)), in_stream=in_stream)
+            asker = Asker(client_of(served(context)), self._name)
+            reply = await model.infer(asked.content, asker, in_stream=in_stream)
         self._figures.note(reply.replica, reply.figures)
         return reply
 

@@ -9,7 +9,7 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryErro
 from ray.serve.exceptions import BackPressureError, RayServeException, RequestCancelledError
 
 from inference.errors import Busy, ModelNotReady, RequestCancelled
-from inference.scale.replies import Reply
+from inference.scale.replies import Asker, Reply
 
 _FULL = "the queue is full; try again later"
 
@@ -42,7 +42,7 @@ class RemoteModel:
         self._replicas = replicas
         self._here = 0
 
-    async def infer(self, request: bytes, client: str, *, in_stream: bool) -> Reply:
+    async def infer(self, request: bytes, asker: Asker, *, in_stream: bool) -> Reply:
         """Ask a replica; cancelling this cancels the request there.
 
         Raises:
@@ -51,11 +51,11 @@ class RemoteModel:
             RequestCancelled: the client is gone.
         """
         with self._place():
-            return await self._answer(request, client, in_stream=in_stream)
+            return await self._answer(request, asker, in_stream=in_stream)
 
-    async def _answer(self, request: bytes, client: str, *, in_stream: bool) -> Reply:
+    async def _answer(self, request: bytes, asker: Asker, *, in_stream: bool) -> Reply:
         try:
-            reply: Reply = await self._handle.infer.remote(request, client, in_stream)
+            reply: Reply = await self._handle.infer.remote(request, asker, in_stream=in_stream)
         except BackPressureError as error:
             raise Busy(_FULL) from error
         except (ObjectStoreFullError, OutOfDiskError, OutOfMemoryError) as error:

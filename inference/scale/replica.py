@@ -17,7 +17,8 @@ from inference.errors import ServiceError
 from inference.log import configure_log
 from inference.quiet import quiet_tensorflow
 from inference.repository_policy import VersionPolicy
-from inference.scale.replies import Reply, Report
+from inference.scale.replies import Asker, Reply, Report
+from inference.scale.running_calls import RunningCalls
 from inference.scale.unoffered import NoRegions
 from inference.statistics import Statistics
 from protos.open_inference_pb2 import ModelInferRequest
@@ -62,17 +63,16 @@ class ModelReplica:
         self._repository = _load(settings)
         self._servicer = _servicer_of(self._repository, self._statistics, settings)
         self._threads = ThreadPoolExecutor(settings.ongoing_most + _SPARE_THREADS, thread_name_prefix="infer")
+        self._calls = RunningCalls()
         self._ended = threading.Event()
         threading.Thread(target=self._keep_reporting, name="reports", daemon=True).start()
 
-    async def infer(self, request: bytes, client: str, in_stream: bool) -> Reply:  # noqa: FBT001 - Ray calls by position
+    async def infer(self, request: bytes, asker: Asker, *, in_stream: bool) -> Reply:
         """Answer a serialised ModelInferRequest, or one of a stream; stop soon after this is cancelled."""
-        call = Call(client)
+        call = Call(asker.client)
         answer = self._streamed if in_stream else self._inferred
-        try:
+        with self._calls.running(asker.ingress, call):
             return await asyncio.get_running_loop().run_in_executor(self._threads, answer, request, call)
-        finally:
-            call.ended.set()
 
     def __del__(self) -> None:
         """End the threads; Ray calls this when the replica is stopped."""
@@ -108,7 +108,9 @@ class ModelReplica:
         while not self._ended.is_set():
             try:
                 ingress = serve.get_app_handle(self._settings.application)
-                ingress.broadcast("note", self._report()).results(timeout_s=_ANSWER_S)
+                answers = ingress.broadcast("note", self._report())
+                heard = answers.results(timeout_s=_ANSWER_S, return_exceptions=True)
+                self._calls.hear(name for name in heard if isinstance(name, str))
             except (RayError, RayServeException, TimeoutError) as error:
                 _log.debug("report_postponed", reason=type(error).__name__)  # the ingress is being started, or again
             self._ended.wait(_REPORT_S)

@@ -9,6 +9,14 @@ from protos.model_manifest import ModelBundle
 
 
 @dataclass(frozen=True, slots=True)
+class Asker:
+    """Who wants an answer: the client, and the ingress replica that has its request."""
+
+    client: str
+    ingress: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A replica's answer to one inference request: a serialised message, or why there is none."""
 

@@ -326,14 +326,14 @@ def ask_for_shades(stub: GRPCInferenceServiceStub, count: int) -> None:
 
 
 def test_a_request_that_is_given_up_stops(stub: GRPCInferenceServiceStub) -> None:
-    def failures() -> int:
-        (figures,) = stub.ModelStatistics(messages.ModelStatisticsRequest(name="narrow")).model_stats
-        return int(figures.inference_stats.fail.count)
-
-    before = failures()
+    before = failures_of(stub, "narrow")
     slow = [stub.ModelInfer.future(narrow(LONG), timeout=2.0) for _ in range(4)]  # two in the replica, two that wait
     assert {answer.code().name for answer in slow} == {"DEADLINE_EXCEEDED"}
-    wait_until(lambda: failures() >= before + 2, timeout_s=PATIENCE_S, what="the end of the runs in the replica")
+    wait_until(
+        lambda: failures_of(stub, "narrow") >= before + 2,
+        timeout_s=PATIENCE_S,
+        what="the end of the runs in the replica",
+    )
     again = [stub.ModelInfer.future(narrow(1), timeout=PATIENCE_S) for _ in range(4)]
     assert all(answer.result().raw_output_contents for answer in again), "their places are free"
 
@@ -391,6 +391,7 @@ def test_a_killed_ingress_is_started_again_and_its_clients_may_ask_again(
     application: RunningApplication, stub: GRPCInferenceServiceStub
 ) -> None:
     (victim,) = application.replicas("Ingress")
+    before = failures_of(stub, "narrow")
     asking = full_of(stub, LONG)
     kill(victim)
     codes = [answer.code().name for answer in asking]
@@ -398,7 +399,9 @@ def test_a_killed_ingress_is_started_again_and_its_clients_may_ask_again(
     assert codes.count("UNAVAILABLE") >= 4
     ask_for_shades(stub, 1)
     assert application.replicas("Ingress") != [victim]
-    assert stub.ModelInfer(narrow(1), timeout=PATIENCE_S).raw_output_contents, "what nobody waits for has ended"
+    wait_until(
+        lambda: failures_of(stub, "narrow") >= before + 2, timeout_s=PATIENCE_S, what="the end of what nobody waits for"
+    )
 
 
 @pytest.mark.ends_its_service
@@ -449,6 +452,11 @@ def test_replicas_on_a_running_cluster_share_its_gpu_and_answer_each_request_wit
         assert application.process.returncode == 0
         assert replicas_below(cluster.process.pid, "classifier") == []
         assert cluster.process.poll() is None, "it goes on"
+
+
+def failures_of(stub: GRPCInferenceServiceStub, model: str) -> int:
+    (figures,) = stub.ModelStatistics(messages.ModelStatisticsRequest(name=model)).model_stats
+    return int(figures.inference_stats.fail.count)
 
 
 def full_of(stub: GRPCInferenceServiceStub, turns: int) -> list[Any]:

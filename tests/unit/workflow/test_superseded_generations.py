@@ -18,7 +18,12 @@ def states_by_generation(node: Node) -> list[set[str]]:
     history = node.history(STUDY)
     keys = {run.generation: run.evidence_key for run in history.runs}
     return [
-        {way.state for item in history.objects if item.evidence_key == keys.get(part.generation) for way in item.deliveries}
+        {
+            way.state
+            for item in history.objects
+            if item.evidence_key == keys.get(part.generation)
+            for way in item.deliveries
+        }
         for part in history.generations
     ]
 
