@@ -97,20 +97,21 @@ class SlabRunner:
 
     def _side_by_side(self, inputs: _Given, cuts: Iterator[Cut], call: Call, written: "Written", at_once: int) -> None:
         """Run slabs that have no state several at a time: one is checked and written while TensorFlow runs another."""
-        turn, failed = threading.Lock(), threading.Event()
+        turn, ended = threading.Lock(), threading.Event()
 
         def work() -> None:
-            while not failed.is_set():
-                with turn:
-                    cut = next(cuts, None)
-                if cut is None:
-                    return
-                self._slab(inputs, cut, {}, call, written)
+            try:
+                while not ended.is_set():
+                    with turn:
+                        cut = next(cuts, None)
+                    if cut is None:
+                        return
+                    self._slab(inputs, cut, {}, call, written)
+            finally:
+                ended.set()  # nothing is left, or this slab failed and the others are not wanted
 
         with ThreadPoolExecutor(at_once, "slab") as threads:
             for done in as_completed([threads.submit(work) for _ in range(at_once)]):
-                if done.exception() is not None:
-                    failed.set()
                 done.result()
 
     def _slab(self, inputs: _Given, cut: Cut, state: _Given, call: Call, written: "Written") -> Arrays:
