@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export PYTHON
 
-.PHONY: demo test setup setup-dev check unit protos lock bench clean help
+.PHONY: demo test setup setup-dev check unit protos lock bench bench-serving clean help
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ lock: setup-dev ## Resolve the dependencies again
 
 bench: setup-dev ## Measure the whole chain beside a straightforward node
 	.venv/bin/python -m bench.end_to_end
+
+bench-serving: setup-dev ## Measure the inference service beside memcpy, plain TCP, bare gRPC and Triton
+	-scripts/referee-setup
+	for bench in transport upload latency batching memory growth start; do .venv/bin/python -m bench.serving_$$bench || exit 1; done
 
 clean: ## Remove what set-up and demo made
 	rm -rf .venv demo build dist

@@ -18,8 +18,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from bench.serving_batching import SIZE, _manifest, expected, request_of
-from bench.serving_batching import build as build_batching
+from bench.dense_model import SIZE, expected, manifest, request_of
+from bench.dense_model import build as build_dense
 from bench.serving_peers import Service, service
 from protos.model_manifest import ModelManifest
 from protos.open_inference_pb2 import ModelInferRequest
@@ -44,13 +44,13 @@ def build(directory: Path) -> None:
 
     from training.export import export_bundle
 
-    build_batching(directory)
-    described = _manifest("volume", 1, None).model_dump(mode="json", exclude_none=True)
+    build_dense(directory)
+    described = manifest("volume", 1, None).model_dump(mode="json", exclude_none=True)
     described["inputs"] = [{"name": "image", "datatype": "INT16", "shape": [-1, -1, -1]}]
     described["outputs"] = [{"name": "mask", "datatype": "UINT8", "shape": [-1, -1, -1]}]
     described["memory"] = {"base_mb": 1, "bytes_per_voxel": 8}
-    manifest = ModelManifest.model_validate(described)
-    export_bundle(lambda image: {"mask": tf.cast(image > 0, tf.uint8)}, manifest, directory, None)
+    marking = ModelManifest.model_validate(described)
+    export_bundle(lambda image: {"mask": tf.cast(image > 0, tf.uint8)}, marking, directory, None)
 
 
 def tiny(stub: GRPCInferenceServiceStub) -> float:
