@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from inference.client_limits import INFER_METHOD
-from inference.errors import Busy, ModelNotReady
+from inference.errors import Busy, ModelNotReady, ServiceError
 from inference.interception import AroundInterceptor
 
 STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -119,11 +119,14 @@ class _Reading:
         self._wanted.release()
 
     def within(self, seconds: float) -> Any:
-        """Give what arrived, `_END` at the stream's end, None where nothing did in time."""
+        """Give what arrived, `_END` at the stream's end, None where nothing did in time; raise what reading raised."""
         try:
-            return self._arrived.get(timeout=seconds)
+            found = self._arrived.get(timeout=seconds)
         except Empty:
             return None
+        if isinstance(found, ServiceError):
+            raise found
+        return found
 
     def end(self) -> None:
         """Read no more."""
@@ -140,4 +143,7 @@ class _Reading:
                 request = next(requests, _END)
             except grpc.RpcError:  # the client went away
                 request = _END
+            except ServiceError as error:  # what came is no request
+                self._arrived.put(error)
+                return
             self._arrived.put(request)

@@ -2,10 +2,12 @@
 
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Never, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from inference.errors import PredictionFailed, RequestCancelled, RequestRefused, ServiceError
 from inference.interception import Behaviour, Handler, WrappingInterceptor, rewrapped
@@ -52,25 +54,53 @@ class ErrorInterceptor(WrappingInterceptor):
     """Turn our errors into their status with their message, and any other exception into INTERNAL without it."""
 
     def wrapped(self, handler: Handler, method: str) -> Handler:
-        """Guard unary and streamed methods alike."""
+        """Guard unary and streamed methods alike, and the reading of their requests."""
+        if getattr(handler.unary_stream, "experimental_non_blocking", False):
+            return handler  # health's Watch: it gives its answers to a callback, and raises none of our errors
         guard = _guarded_stream if handler.response_streaming else _guarded
-        return rewrapped(handler, lambda behaviour: guard(behaviour, method))
+        readable = _readable_each if handler.request_streaming else _readable
+        read = _reader(handler.request_deserializer, method) if handler.request_deserializer else None
+        return rewrapped(handler, lambda behaviour: guard(behaviour, method, readable), read=read)
 
 
-def _guarded(behaviour: Behaviour, method: str) -> Behaviour:
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands for a message that cannot be parsed: gRPC's own answer to that is INTERNAL and no reason."""
+
+    sentence: str
+
+
+def _reader(parse: Callable[[bytes], Any], method: str) -> Callable[[bytes], Any]:
+    def read(content: bytes) -> Any:
+        try:
+            return parse(content)
+        except DecodeError:
+            return _Unreadable(f"message: expected the request of {method}, got {len(content)} bytes that are none")
+
+    return read
+
+
+def _readable(request: Any) -> Any:
+    if isinstance(request, _Unreadable):
+        raise RequestRefused(request.sentence)
+    return request
+
+
+def _readable_each(requests: Iterator[Any]) -> Iterator[Any]:
+    return map(_readable, requests)
+
+
+def _guarded(behaviour: Behaviour, method: str, readable: Callable[[Any], Any]) -> Behaviour:
     def answer(request: Any, context: grpc.ServicerContext) -> Any:
-        found = answered(lambda: behaviour(request, context), method)
+        found = answered(lambda: behaviour(readable(request), context), method)
         return _abort(context, found) if isinstance(found, ServiceError) else found
 
     return answer
 
 
-def _guarded_stream(behaviour: Behaviour, method: str) -> Behaviour:
-    if getattr(behaviour, "experimental_non_blocking", False):
-        return behaviour  # health's Watch: it gives its answers to a callback, and raises none of our errors
-
+def _guarded_stream(behaviour: Behaviour, method: str, readable: Callable[[Any], Any]) -> Behaviour:
     def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        answers = answered(lambda: iter(behaviour(request, context)), method)
+        answers = answered(lambda: iter(behaviour(readable(request), context)), method)
         while not isinstance(answers, ServiceError):
             found = answered(lambda: next(answers, _END), method)
             if found is _END:

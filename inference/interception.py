@@ -73,8 +73,10 @@ class AroundInterceptor(WrappingInterceptor):
         return streamed if handler.response_streaming and holds_thread else single
 
 
-def rewrapped(handler: Handler, wrap: Callable[[Behaviour], Behaviour]) -> Handler:
-    """Make the same kind of handler around another behaviour."""
+def rewrapped(
+    handler: Handler, wrap: Callable[[Behaviour], Behaviour], *, read: Callable[[bytes], Any] | None = None
+) -> Handler:
+    """Make the same kind of handler around another behaviour; `read` stands in for its deserialiser."""
     name = next(name for name in _BEHAVIOURS if getattr(handler, name) is not None)
     behaviour = getattr(handler, name)
     wrapper = wrap(behaviour)
@@ -84,7 +86,7 @@ def rewrapped(handler: Handler, wrap: Callable[[Behaviour], Behaviour]) -> Handl
     make = getattr(grpc, f"{name}_rpc_method_handler")
     made: Handler = make(
         wrapper,
-        request_deserializer=handler.request_deserializer,
+        request_deserializer=read or handler.request_deserializer,
         response_serializer=handler.response_serializer,
     )
     return made

@@ -8,6 +8,8 @@ from protos.open_inference_pb2 import InferParameter, ModelInferRequest
 
 REGION, REGION_BYTES, REGION_OFFSET = "shared_memory_region", "shared_memory_byte_size", "shared_memory_offset"
 _SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+_SIGNATURE = ("signature", "signature_name")
+_SERVED = "serving_default"
 _INTEGERS = ("int64_param", "uint64_param")
 Parameters = Mapping[str, InferParameter]
 
@@ -65,7 +67,7 @@ def request_terms(request: ModelInferRequest) -> RequestTerms:
     """Read `priority` and `timeout` (microseconds); refuse what would change the answer and is not offered.
 
     Raises:
-        RequestRefused: a sequence, a classification, or a parameter of another kind.
+        RequestRefused: a sequence, a classification, another signature, or a parameter of another kind.
     """
     parameters = request.parameters
     sequence = [name for name in _SEQUENCE if name in parameters] if parameters else []
@@ -76,9 +78,19 @@ def request_terms(request: ModelInferRequest) -> RequestTerms:
             raise RequestRefused(f"tensor {output.name!r}: the parameter 'classification' is not offered")
     if not parameters:
         return NO_TERMS
+    _refuse_other_signature(parameters)
     priority = _integer(parameters, "priority") if "priority" in parameters else 0
     timeout = _integer(parameters, "timeout") if "timeout" in parameters else 0
     return RequestTerms(priority, timeout / 1e6 if timeout else None)
+
+
+def _refuse_other_signature(parameters: Parameters) -> None:
+    for name in _SIGNATURE:
+        if name in parameters and parameters[name].string_param != _SERVED:
+            stated = parameters[name].string_param or _kind(parameters[name])
+            raise RequestRefused(
+                f"parameter {name!r}: expected {_SERVED!r}, the signature that is served, got {stated!r:.80}"
+            )
 
 
 def _integer(parameters: Parameters, name: str, where: str = "") -> int:

@@ -145,6 +145,11 @@ WRONG: dict[str, tuple[Change, str, tuple[str, ...]]] = {
         "INVALID_ARGUMENT",
         ("'priority'", "expected an integer of 0 or more", "got -1"),
     ),
+    "another signature": (
+        lambda r: setattr(r.parameters["signature_name"], "string_param", "explain"),
+        "INVALID_ARGUMENT",
+        ("'signature_name'", "expected 'serving_default'", "got 'explain'"),
+    ),
     "datatype BF16": (_set("datatype", "BF16"), "INVALID_ARGUMENT", ("expected INT16", "got BF16")),
     "datatype BYTES": (_set("datatype", "BYTES"), "INVALID_ARGUMENT", ("expected INT16", "got BYTES")),
     "region of another client, or of none": (

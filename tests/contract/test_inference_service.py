@@ -124,14 +124,6 @@ def test_nan_from_the_graph_is_never_a_result(stub: GRPCInferenceServiceStub) ->
     assert "'values'" in refusal.value.details()
 
 
-def test_bytes_that_are_no_message_are_refused_and_others_undisturbed(channel: grpc.Channel) -> None:
-    call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    with pytest.raises(grpc.RpcError) as refusal:
-        call(b"\xff" * 100, timeout=10)
-    assert refusal.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.INVALID_ARGUMENT)
-    assert GRPCInferenceServiceStub(channel).ModelInfer(right_request()).raw_output_contents
-
-
 def test_big_messages_pass_both_ways(endpoint: str, service: RunningService) -> None:
     voxels = np.zeros((60, 512, 512), np.int16)
     voxels[7, 300:310, 300:310] = 1000

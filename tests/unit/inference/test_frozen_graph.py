@@ -1,5 +1,6 @@
 """Export, check and import of frozen graphs; the only unit tests here that load TensorFlow."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,21 @@ def test_an_op_off_the_list_is_refused_by_name(op: str, hidden: bool) -> None:  
     nodes.add(name="odd", op=op)
     with pytest.raises(BundleRefused, match=f"'{op}'"):
         frozen.refuse_foreign_ops(graph_def, Path("saved_model.pb"))
+
+
+def test_every_op_of_tensorflow_off_the_list_is_refused_by_name() -> None:
+    from tensorflow.core.framework import op_def_pb2
+    from tensorflow.python.client import pywrap_tf_session
+
+    listed = op_def_pb2.OpList()
+    listed.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    names = {op.name for op in listed.op} - frozen.ALLOWED_OPS
+    assert len(names) > 1000
+    for name in sorted(names):
+        graph_def = tf.compat.v1.GraphDef()
+        graph_def.node.add(name="odd", op=name)
+        with pytest.raises(BundleRefused, match=re.escape(repr(name))):
+            frozen.refuse_foreign_ops(graph_def, Path("saved_model.pb"))
 
 
 def test_a_function_that_hides_an_allowed_op_is_refused() -> None:
